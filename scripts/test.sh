@@ -1,0 +1,112 @@
+#!/bin/sh
+# Runs the tests, from nothing: installs what is missing, builds, runs. ./heddle test [SUITE...]
+#
+# A suite is a label of CTest in one build, or a sanitizer build with the labels that make sense
+# there. Everything that was asked for is run, also after a failure; the status is 0 only if every
+# suite ran, had tests, and none of them failed or was skipped.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+cd "$here/.."
+
+all="tidy unit conformance integration scenarios compat asan tsan fuzz"
+usage() {
+    cat <<'END'
+usage: ./heddle test [SUITE...]     (no suite: all of them)
+
+  tidy         layer rules, style, format, docker and packaging files
+  unit         each layer alone
+  conformance  every storage driver against the one suite
+  integration  real nginx, engines, Postgres
+  scenarios    what users measured elsewhere
+  compat       the official JavaScript SDK, unmodified (needs the npm registry once)
+  asan         unit and conformance with AddressSanitizer and UBSan, and the module in a real nginx
+  tsan         unit with ThreadSanitizer
+  fuzz         60 s of hostile frames for shared/wire, with clang's libFuzzer
+END
+}
+
+suites=
+for argument in "$@"; do
+    case $argument in
+    -h | --help | --list) usage; exit 0 ;;
+    -*) fail "there is no option $argument" "./heddle test --list names the suites." ;;
+    esac
+    case " $all " in *" $argument "*) suites="$suites $argument" ;;
+    *) usage >&2; fail "there is no suite $argument" "The suites are listed above." ;;
+    esac
+done
+[ -n "$suites" ] || suites=$all
+
+"$here/packages.sh" install build run postgres test
+
+reports=$(pwd)/build/test
+mkdir -p "$reports"
+results=$reports/results.txt
+: >"$results"
+started=$(now)
+
+# Prints what CTest prints, and judges its report: CTest itself forgives a skipped test.
+run_ctest() { # SUITE BUILD CTEST-OPTION...
+    suite=$1 build=$2
+    shift 2
+    report=$reports/$suite.xml
+    rm -f "$report"
+    began=$(now)
+    say "suite $suite"
+    ctest --test-dir "build/$build" --no-tests=error --output-on-failure --timeout 300 \
+        --output-junit "$report" "$@" || true
+    verdict=$("$PYTHON" -B "$here/junit.py" "$report") || true
+    printf '%-22s %-44s %s\n' "$suite" "$verdict" "$(minutes $(($(now) - began)))" >>"$results"
+}
+
+# A build that fails fails its suites, and the others still run.
+built=
+build() { # PRESET SUITE
+    case " $built " in *" $1 "*) return 0 ;; esac
+    if "$here/build.sh" "$1"; then
+        built="$built $1"
+        return 0
+    fi
+    printf '%-22s %-44s\n' "$2" "FAILED to build preset $1" >>"$results"
+    return 1
+}
+
+run_suite() {
+    case $1 in
+    tidy | unit)
+        build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
+    conformance | integration | scenarios | compat)
+        build release "$1" && run_ctest "$1" release -L "^$1\$" ;;
+    asan)
+        build asan asan || return 0
+        export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
+        export UBSAN_OPTIONS=print_stacktrace=1
+        run_ctest asan-unit asan -L '^unit$' -j 2
+        run_ctest asan-conformance asan -L '^conformance$'
+        run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams'
+        unset ASAN_OPTIONS UBSAN_OPTIONS ;;
+    tsan)
+        build tsan tsan || return 0
+        TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+            run_ctest tsan-unit tsan -L '^unit$' -j 2 ;;
+    fuzz)
+        if "$here/build.sh" clang heddle-fuzz; then
+            run_ctest fuzz clang -L '^fuzz$'
+        else
+            printf '%-22s %-44s\n' fuzz "FAILED to build preset clang" >>"$results"
+        fi ;;
+    esac || true
+}
+
+for suite in $suites; do
+    run_suite "$suite"
+done
+
+printf '\n%-22s %-44s %s\n' suite result time
+cat "$results"
+printf '%-22s %-44s %s\n' all "" "$(minutes $(($(now) - started)))"
+if grep -qv ' passed' "$results"; then
+    fail "not every suite passed" \
+        "What a test printed is above; build/test/SUITE.xml holds it too. One suite: ./heddle test SUITE"
+fi

@@ -1,0 +1,114 @@
+#include "engine/storage/checks.hpp"
+
+#include <algorithm>
+
+#include "engine/base/json.hpp"
+
+namespace heddle::storage {
+namespace {
+
+// Whether JSON text holds the escape of U+0000, which jsonb cannot store. A backslash takes the
+// next character with it, so that the text "\\u0000" (an escaped backslash) passes.
+bool has_escaped_nul(std::string_view text) noexcept {
+    for (std::size_t i = 0; i + 1 < text.size(); ++i) {
+        if (text[i] != '\\') {
+            continue;
+        }
+        if (text.substr(i + 1, 5) == "u0000") {
+            return true;
+        }
+        ++i;
+    }
+    return false;
+}
+
+Status check_object(std::string_view text, std::string field) {
+    if (text == "{}") {
+        return base::ok();
+    }
+    const auto parsed = base::parse_json(text, field);
+    if (!parsed || !parsed->is_object()) {
+        return base::Error{base::ErrorCode::invalid_argument, field + " must be a JSON object",
+                           std::move(field)};
+    }
+    if (has_escaped_nul(text)) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           field + " must not hold the character U+0000", std::move(field)};
+    }
+    return base::ok();
+}
+
+}  // namespace
+
+Status check_write(const ThreadWrite& write) {
+    if (write.metadata) {
+        if (auto checked = check_object(*write.metadata, "metadata"); !checked) {
+            return checked;
+        }
+    }
+    for (const auto& run : write.new_runs) {
+        if (run.request_hash.size() > kRequestHashBytesMax) {
+            return base::Error{base::ErrorCode::invalid_argument,
+                               "request_hash is longer than 64 bytes", "request_hash"};
+        }
+    }
+    return base::ok();
+}
+
+Status check_claim(const ThreadClaim& claim) {
+    return check_object(claim.metadata, "metadata");
+}
+
+Status check_page(std::int32_t limit, std::int32_t offset) {
+    if (limit < 1 || limit > kPageMax) {
+        return base::Error{base::ErrorCode::invalid_argument, "limit must be from 1 to 1000",
+                           "limit"};
+    }
+    if (offset < 0) {
+        return base::Error{base::ErrorCode::invalid_argument, "offset must not be negative",
+                           "offset"};
+    }
+    return base::ok();
+}
+
+Status check_filter(const ThreadFilter& filter) {
+    if (auto checked = check_page(filter.limit, filter.offset); !checked) {
+        return checked;
+    }
+    if (filter.ids.size() > static_cast<std::size_t>(kPageMax)) {
+        return base::Error{base::ErrorCode::invalid_argument, "ids names more than 1000 threads",
+                           "ids"};
+    }
+    if (filter.metadata_contains.empty()) {
+        return base::ok();
+    }
+    return check_object(filter.metadata_contains, "metadata");
+}
+
+std::size_t rows_of(const ThreadWrite& write) noexcept {
+    return std::max<std::size_t>(1, write.journal.size() + write.new_runs.size() +
+                                        write.run_updates.size() + write.deleted_runs.size());
+}
+
+std::size_t bytes_of(const ThreadWrite& write) noexcept {
+    constexpr std::size_t kRowBytes = 96;  // the columns of fixed size
+    std::size_t bytes = kRowBytes * (1 + rows_of(write));
+    if (write.metadata) {
+        bytes += write.metadata->size();
+    }
+    if (write.interrupts) {
+        bytes += write.interrupts->size();
+    }
+    for (const auto& row : write.journal) {
+        bytes += row.head.size() + row.data.size();
+    }
+    for (const auto& run : write.new_runs) {
+        bytes += run.metadata.size() + run.kwargs.size() + run.error.size();
+    }
+    for (const auto& update : write.run_updates) {
+        bytes += update.error.size();
+    }
+    return bytes;
+}
+
+}  // namespace heddle::storage

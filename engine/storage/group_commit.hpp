@@ -1,0 +1,115 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "engine/storage/store.hpp"
+
+namespace heddle::storage {
+
+enum class Pushed : std::uint8_t { taken, full, closed };
+
+/// The waiting room of one writer: many OS threads push, one takes. There is no timer: the writer
+/// takes whatever waits when it comes back from its last commit, so batches grow with the load and
+/// a lone write waits for nobody (ADR 0003).
+template <class T>
+class GroupCommitQueue {
+public:
+    /// @param limits  batch_rows_max and batch_bytes_max bound a batch, waiting_max the queue
+    explicit GroupCommitQueue(const StoreLimits& limits)
+        : rows_max_{limits.batch_rows_max},
+          bytes_max_{limits.batch_bytes_max},
+          waiting_max_{limits.waiting_max} {}
+
+    /// `value` is moved from only if the answer is `taken`. Any OS thread.
+    /// @param urgent  goes before everything else and past the bound: for the few operations that
+    ///                keep the engine alive (leases), at most a handful at a time
+    [[nodiscard]] Pushed try_push(T& value,
+                                  std::size_t rows,
+                                  std::size_t bytes,
+                                  bool urgent = false) {
+        {
+            const std::lock_guard lock{mutex_};
+            if (closed_) {
+                return Pushed::closed;
+            }
+            if (!urgent && waiting_.size() >= waiting_max_) {
+                return Pushed::full;
+            }
+            Entry entry{std::move(value), rows, bytes};
+            if (urgent) {
+                waiting_.push_front(std::move(entry));
+            } else {
+                waiting_.push_back(std::move(entry));
+            }
+        }
+        something_.notify_one();
+        return Pushed::taken;
+    }
+
+    /// Waits until something is there and takes up to one batch, oldest first. Writer only.
+    /// @return empty only when the queue is closed and drained
+    [[nodiscard]] std::vector<T> take() {
+        std::unique_lock lock{mutex_};
+        something_.wait(lock, [this] { return closed_ || !waiting_.empty(); });
+        std::vector<T> batch;
+        std::size_t rows = 0;
+        std::size_t bytes = 0;
+        while (!waiting_.empty()) {
+            Entry& next = waiting_.front();
+            // The first one always goes, however large it is.
+            if (!batch.empty() &&
+                (rows + next.rows > rows_max_ || bytes + next.bytes > bytes_max_)) {
+                break;
+            }
+            rows += next.rows;
+            bytes += next.bytes;
+            batch.push_back(std::move(next.value));
+            waiting_.pop_front();
+        }
+        return batch;
+    }
+
+    /// Refuses everything from now on; take() still hands out what waits.
+    void close() {
+        {
+            const std::lock_guard lock{mutex_};
+            closed_ = true;
+        }
+        something_.notify_all();
+    }
+    [[nodiscard]] bool is_closed() const {
+        const std::lock_guard lock{mutex_};
+        return closed_;
+    }
+
+private:
+    struct Entry {
+        T value;
+        std::size_t rows;
+        std::size_t bytes;
+    };
+
+    const std::size_t rows_max_;
+    const std::size_t bytes_max_;
+    const std::size_t waiting_max_;
+    mutable std::mutex mutex_;
+    std::condition_variable something_;
+    std::deque<Entry> waiting_;
+    bool closed_ = false;
+};
+
+/// The answer to an operation that the queue did not take.
+inline base::Error refusal(Pushed pushed) {
+    if (pushed == Pushed::full) {
+        return base::Error{base::ErrorCode::overloaded, "too many operations wait for the store"};
+    }
+    return base::Error{base::ErrorCode::unavailable, "the store is shutting down"};
+}
+
+}  // namespace heddle::storage

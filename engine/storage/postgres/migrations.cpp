@@ -1,0 +1,114 @@
+#include "engine/storage/postgres/migrations.hpp"
+
+#include <array>
+#include <chrono>
+
+#include "engine/base/clock.hpp"
+#include "engine/observe/log.hpp"
+
+namespace heddle::storage::postgres {
+namespace {
+
+// Every key of a thread's rows begins with thread_key, so that the tables can be distributed by it.
+// Statuses are the index of the enumerator, times microseconds. Room is left on the pages of rows
+// that change, and no index names a column that changes with every step, so updates stay on their
+// page and touch no index. Rows stay inline and uncompressed as long as a page holds them.
+constexpr const char* kVersion1 = R"sql(
+CREATE TABLE engines (
+    engine_id uuid PRIMARY KEY,
+    heartbeat_at bigint NOT NULL,
+    draining boolean NOT NULL,
+    endpoint text NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE SEQUENCE thread_keys AS bigint INCREMENT BY 1024 MINVALUE 1;
+
+CREATE TABLE threads (
+    thread_key bigint PRIMARY KEY,
+    epoch bigint NOT NULL,
+    head_seq bigint NOT NULL,
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL,
+    thread_id uuid NOT NULL UNIQUE,
+    owner uuid,
+    status smallint NOT NULL,
+    metadata jsonb NOT NULL,
+    interrupts text NOT NULL
+) WITH (fillfactor = 70, toast_tuple_target = 4080);
+CREATE INDEX threads_created_at ON threads (created_at);
+
+CREATE TABLE journal (
+    thread_key bigint NOT NULL,
+    seq bigint NOT NULL,
+    parent bigint NOT NULL,
+    base bigint NOT NULL,
+    created_at bigint NOT NULL,
+    checkpoint_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    step integer NOT NULL,
+    head text NOT NULL,
+    data bytea NOT NULL,
+    PRIMARY KEY (thread_key, seq)
+) WITH (toast_tuple_target = 8160);
+
+CREATE TABLE runs (
+    thread_key bigint NOT NULL,
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL,
+    run_id uuid NOT NULL,
+    assistant_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    status smallint NOT NULL,
+    is_open boolean NOT NULL,
+    request_hash bytea NOT NULL,
+    multitask_strategy text NOT NULL,
+    error text NOT NULL,
+    metadata text NOT NULL,
+    kwargs text NOT NULL,
+    PRIMARY KEY (thread_key, run_id)
+) WITH (fillfactor = 70, toast_tuple_target = 4080);
+CREATE UNIQUE INDEX runs_run_id ON runs (run_id);
+CREATE INDEX runs_open ON runs (thread_key) WHERE is_open;
+)sql";
+
+// The text at index N brings the schema from version N to N + 1.
+constexpr std::array<const char*, 1> kMigrations{kVersion1};
+constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
+
+void migrate_in(pqxx::work& transaction) {
+    transaction.exec("SELECT pg_advisory_xact_lock(" + std::to_string(kLock) + ")");
+    transaction.exec(
+        "CREATE SCHEMA IF NOT EXISTS heddle; SET LOCAL search_path = heddle;"
+        "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)");
+    const auto rows = transaction.exec("SELECT version FROM schema_version");
+    const auto newest = kMigrations.size();
+    const auto version = rows.empty() ? 0U : rows[0][0].as<std::size_t>();
+    if (version > newest) {
+        throw std::runtime_error{"the schema was made by a newer version of Heddle"};
+    }
+    for (auto at = version; at < newest; ++at) {
+        transaction.exec(kMigrations[at]);
+    }
+    if (version == newest) {
+        return;
+    }
+    transaction.exec("DELETE FROM schema_version; INSERT INTO schema_version VALUES (" +
+                     std::to_string(newest) + ")");
+}
+
+}  // namespace
+
+base::Status migrate(const Endpoint& endpoint) try {
+    pqxx::connection session{session_url(endpoint)};
+    const Watchdog::Guard guard{*endpoint.watchdog, session.sock(),
+                                base::system_clock().now() + endpoint.wait_max};
+    pqxx::work transaction{session};
+    migrate_in(transaction);
+    transaction.commit();
+    return base::ok();
+} catch (const std::exception& error) {
+    observe::log(observe::LogLevel::error, "postgres", "migration: {}", error.what());
+    return base::Error{base::ErrorCode::unavailable, "the database cannot be reached or used"};
+}
+
+}  // namespace heddle::storage::postgres

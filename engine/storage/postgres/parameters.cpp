@@ -1,0 +1,105 @@
+#include "engine/storage/postgres/parameters.hpp"
+
+namespace heddle::storage::postgres {
+namespace {
+
+template <class Unsigned>
+void append_big_endian(std::string& out, Unsigned value) {
+    for (std::size_t shift = sizeof(Unsigned) * 8; shift > 0;) {
+        shift -= 8;
+        out.push_back(static_cast<char>((value >> shift) & 0xffU));
+    }
+}
+
+// Dimensions, null flag, element type, length and lower bound come before the elements.
+constexpr std::size_t kHeaderBytes = 20;
+
+}  // namespace
+
+BinaryArray::BinaryArray(ElementType type) : type_{type} {
+    bytes_.assign(kHeaderBytes, '\0');
+}
+
+void BinaryArray::add_bool(bool value) {
+    append_big_endian<std::uint32_t>(bytes_, 1);
+    bytes_.push_back(value ? '\1' : '\0');
+    ++count_;
+}
+
+void BinaryArray::add_int2(std::int16_t value) {
+    append_big_endian<std::uint32_t>(bytes_, sizeof value);
+    append_big_endian(bytes_, static_cast<std::uint16_t>(value));
+    ++count_;
+}
+
+void BinaryArray::add_int4(std::int32_t value) {
+    append_big_endian<std::uint32_t>(bytes_, sizeof value);
+    append_big_endian(bytes_, static_cast<std::uint32_t>(value));
+    ++count_;
+}
+
+void BinaryArray::add_int8(std::int64_t value) {
+    append_big_endian<std::uint32_t>(bytes_, sizeof value);
+    append_big_endian(bytes_, static_cast<std::uint64_t>(value));
+    ++count_;
+}
+
+void BinaryArray::add(const base::Uuid& uuid) {
+    add_bytes({reinterpret_cast<const char*>(uuid.bytes.data()), uuid.bytes.size()});
+}
+
+void BinaryArray::add_bytes(std::string_view bytes) {
+    append_big_endian(bytes_, static_cast<std::uint32_t>(bytes.size()));
+    bytes_.append(bytes);
+    ++count_;
+}
+
+void BinaryArray::add_null() {
+    append_big_endian<std::uint32_t>(bytes_, 0xffffffffU);
+    has_null_ = true;
+    ++count_;
+}
+
+std::string BinaryArray::take() {
+    std::string header;
+    append_big_endian<std::uint32_t>(header, count_ == 0 ? 0 : 1);
+    append_big_endian<std::uint32_t>(header, has_null_ ? 1 : 0);
+    append_big_endian(header, static_cast<std::uint32_t>(type_));
+    if (count_ != 0) {
+        append_big_endian(header, count_);
+        append_big_endian<std::uint32_t>(header, 1);
+    }
+    bytes_.replace(0, kHeaderBytes, header);
+    count_ = 0;
+    has_null_ = false;
+    return std::exchange(bytes_, std::string(kHeaderBytes, '\0'));
+}
+
+Parameters& Parameters::add(std::int64_t value) {
+    std::string bytes;
+    append_big_endian(bytes, static_cast<std::uint64_t>(value));
+    values_.emplace_back(bytes);
+    return *this;
+}
+
+Parameters& Parameters::add(const base::Uuid& uuid) {
+    values_.emplace_back(uuid.bytes.data(), uuid.bytes.size());
+    return *this;
+}
+
+Parameters& Parameters::add_bool(bool value) {
+    values_.emplace_back(std::string(1, value ? '\1' : '\0'));
+    return *this;
+}
+
+Parameters& Parameters::add_bytes(std::string_view bytes) {
+    values_.emplace_back(bytes.data(), bytes.size());
+    return *this;
+}
+
+Parameters& Parameters::add(BinaryArray&& array) {
+    values_.emplace_back(array.take());
+    return *this;
+}
+
+}  // namespace heddle::storage::postgres

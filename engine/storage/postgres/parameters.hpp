@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <pqxx/pqxx>
+
+#include "engine/base/uuid.hpp"
+
+namespace heddle::storage::postgres {
+
+/// The types we send; the values are Postgres' fixed object ids.
+enum class ElementType : std::uint32_t {
+    boolean = 16,
+    bytea = 17,
+    int8 = 20,
+    int2 = 21,
+    int4 = 23,
+    text = 25,
+    uuid = 2950,
+};
+
+/// One array in Postgres' binary format (src/backend/utils/adt/arrayfuncs.c, array_recv): no
+/// escaping, no parsing of numbers on the other side.
+class BinaryArray {
+public:
+    explicit BinaryArray(ElementType type);
+
+    void add_bool(bool value);
+    void add_int2(std::int16_t value);
+    void add_int4(std::int32_t value);
+    void add_int8(std::int64_t value);
+    void add(const base::Uuid& uuid);
+    template <class Tag>
+    void add(const base::Id<Tag>& id) {
+        add(id.uuid);
+    }
+    /// For text and bytea.
+    void add_bytes(std::string_view bytes);
+    void add_null();
+
+    /// The finished parameter; the array is empty afterwards.
+    [[nodiscard]] std::string take();
+
+private:
+    ElementType type_;
+    std::string bytes_;
+    std::uint32_t count_ = 0;
+    bool has_null_ = false;
+};
+
+/// The parameters of one execution, all in binary format, in the order of the statement.
+class Parameters {
+public:
+    Parameters& add(std::int64_t value);
+    Parameters& add(const base::Uuid& uuid);
+    template <class Tag>
+    Parameters& add(const base::Id<Tag>& id) {
+        return add(id.uuid);
+    }
+    Parameters& add_bool(bool value);
+    /// For text and bytea.
+    Parameters& add_bytes(std::string_view bytes);
+    Parameters& add(BinaryArray&& array);
+
+    [[nodiscard]] const std::vector<pqxx::binarystring>& values() const noexcept { return values_; }
+
+private:
+    std::vector<pqxx::binarystring> values_;
+};
+
+}  // namespace heddle::storage::postgres

@@ -1,0 +1,262 @@
+#include "engine/storage/postgres/postgres_store.hpp"
+
+#include <chrono>
+#include <mutex>
+#include <utility>
+
+#include "engine/storage/checks.hpp"
+#include "engine/storage/postgres/engines.hpp"
+#include "engine/storage/postgres/migrations.hpp"
+#include "engine/storage/postgres/pending_writes.hpp"
+#include "engine/storage/postgres/queries.hpp"
+#include "engine/storage/postgres/writer.hpp"
+#include "engine/storage/reader_pool.hpp"
+
+namespace heddle::storage {
+namespace {
+
+using postgres::Answer;
+using postgres::Connection;
+
+constexpr std::size_t kReaders = 4;
+constexpr std::size_t kWriters = 2;
+
+class PostgresStore final : public Store {
+public:
+    PostgresStore(std::unique_ptr<postgres::Watchdog> watchdog,
+                  const postgres::Endpoint& endpoint,
+                  const StoreLimits& limits,
+                  observe::Metrics& metrics)
+        : limits_{limits},
+          watchdog_{std::move(watchdog)},
+          readers_{kReaders, limits,
+                   [endpoint] { return Connection::connect(endpoint, postgres::Role::reader, 0); }},
+          control_{
+              1, limits,
+              [endpoint] { return Connection::connect(endpoint, postgres::Role::control, 0); }},
+          claimer_{endpoint, limits, metrics} {
+        for (std::size_t i = 0; i < kWriters; ++i) {
+            writers_.push_back(std::make_unique<postgres::Writer>(endpoint, limits, metrics));
+        }
+    }
+
+    [[nodiscard]] std::string_view name() const noexcept override { return "postgres"; }
+
+    void register_engine(EngineRow engine, Completion<Status> done) override {
+        {
+            const std::lock_guard lock{mutex_};
+            engine_ = engine.id;
+        }
+        run(control_, without_value(std::move(done)),
+            [engine = std::move(engine)](Connection& connection, base::Instant deadline) {
+                return postgres::register_engine(connection, engine, deadline);
+            });
+    }
+    void heartbeat(bool draining, Completion<Status> done) override {
+        run(control_, without_value(std::move(done)),
+            [row = EngineRow{engine(), {}, draining}, lease = limits_.lease](
+                Connection& connection, base::Instant deadline) {
+                return postgres::heartbeat(connection, row, lease, deadline);
+            });
+    }
+    void unregister_engine(Completion<Status> done) override {
+        run(control_, without_value(std::move(done)),
+            [id = engine()](Connection& connection, base::Instant deadline) {
+                return postgres::unregister_engine(connection, id, deadline);
+            });
+    }
+    void list_engines(Completion<Result<std::vector<EngineRow>>> done) override {
+        run(control_, std::move(done),
+            [lease = limits_.lease](Connection& connection, base::Instant deadline) {
+                return postgres::list_engines(connection, lease, deadline);
+            });
+    }
+
+    void claim(ThreadClaim claim, Completion<Result<ClaimOutcome>> done) override {
+        if (auto checked = check_claim(claim); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        constexpr std::size_t kClaimBytes = 256;
+        const std::size_t bytes = kClaimBytes + claim.metadata.size();
+        postgres::ClaimOperation operation;
+        operation.engine = engine();
+        operation.claim = std::move(claim);
+        operation.done = std::move(done);
+        // What was written, released or deleted before must have happened before.
+        const auto& thread = operation.claim.thread_id;
+        auto& writer = pending_.contains(thread) ? writer_of(thread) : claimer_;
+        writer.submit({std::move(operation), {}}, 1, bytes);
+    }
+    void find_orphans(std::int32_t limit, Completion<Result<std::vector<ThreadId>>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [limit, lease = limits_.lease](Connection& connection, base::Instant deadline) {
+                return postgres::find_orphans(connection, lease, limit, deadline);
+            });
+    }
+    void write(ThreadWrite write, Completion<Status> done) override {
+        if (auto checked = check_write(write); !checked) {
+            done(std::move(checked));
+            return;
+        }
+        const std::size_t rows = rows_of(write);
+        const std::size_t bytes = bytes_of(write);
+        auto& writer = writer_of(write.thread_id);
+        pending_.add(write.thread_id);
+        Completion<Status> counted = [this, thread = write.thread_id,
+                                      done = std::move(done)](Status status) mutable {
+            pending_.remove(thread);
+            done(std::move(status));
+        };
+        writer.submit(
+            {postgres::WriteOperation{engine(), std::move(write), std::move(counted), base::ok()},
+             {}},
+            rows, bytes);
+    }
+
+    void load_thread(ThreadId thread, Completion<Result<ThreadRow>> done) override {
+        run(readers_, std::move(done), [thread](Connection& connection, base::Instant deadline) {
+            return postgres::load_thread(connection, thread, deadline);
+        });
+    }
+    void load_chain(ThreadId thread,
+                    Seq at,
+                    Completion<Result<std::vector<JournalRow>>> done) override {
+        run(readers_, std::move(done),
+            [thread, at](Connection& connection, base::Instant deadline) {
+                return postgres::load_chain(connection, thread, at, deadline);
+            });
+    }
+    void load_chain_of(ThreadId thread,
+                       CheckpointId checkpoint,
+                       Completion<Result<std::vector<JournalRow>>> done) override {
+        run(readers_, std::move(done),
+            [thread, checkpoint](Connection& connection, base::Instant deadline) {
+                return postgres::load_chain_of(connection, thread, checkpoint, deadline);
+            });
+    }
+    void list_journal(ThreadId thread,
+                      Seq before,
+                      std::int32_t limit,
+                      Completion<Result<std::vector<JournalRow>>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [thread, before, limit](Connection& connection, base::Instant deadline) {
+                return postgres::list_journal(connection, thread, before, limit, deadline);
+            });
+    }
+    void load_run(ThreadId thread, RunId run_id, Completion<Result<RunRow>> done) override {
+        run(readers_, std::move(done),
+            [thread, run_id](Connection& connection, base::Instant deadline) {
+                return postgres::load_run(connection, thread, run_id, deadline);
+            });
+    }
+    void find_run(RunId run_id, Completion<Result<RunRow>> done) override {
+        run(readers_, std::move(done), [run_id](Connection& connection, base::Instant deadline) {
+            return postgres::find_run(connection, run_id, deadline);
+        });
+    }
+    void list_runs(ThreadId thread,
+                   RunFilter filter,
+                   Completion<Result<std::vector<RunRow>>> done) override {
+        if (auto checked = check_page(filter.limit, filter.offset); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [thread, filter](Connection& connection, base::Instant deadline) {
+                return postgres::list_runs(connection, thread, filter, deadline);
+            });
+    }
+    void search_threads(ThreadFilter filter,
+                        Completion<Result<std::vector<ThreadRow>>> done) override {
+        if (auto checked = check_filter(filter); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [filter = std::move(filter)](Connection& connection, base::Instant deadline) {
+                return postgres::search_threads(connection, filter, deadline);
+            });
+    }
+    void count_threads(ThreadFilter filter, Completion<Result<std::int64_t>> done) override {
+        if (auto checked = check_filter(filter); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [filter = std::move(filter)](Connection& connection, base::Instant deadline) {
+                return postgres::count_threads(connection, filter, deadline);
+            });
+    }
+
+private:
+    using Pool = ReaderPool<Connection>;
+
+    [[nodiscard]] EngineId engine() const {
+        const std::lock_guard lock{mutex_};
+        return engine_;
+    }
+    // A thread always has the same writer: so its operations keep their order.
+    [[nodiscard]] postgres::Writer& writer_of(const ThreadId& thread) {
+        return *writers_[base::stable_hash(thread.uuid) % writers_.size()];
+    }
+    static Completion<Result<bool>> without_value(Completion<Status> done) {
+        return [done = std::move(done)](Result<bool> result) mutable {
+            done(result ? base::ok() : Status{std::move(result).error()});
+        };
+    }
+    template <class T, class Body>
+    void run(Pool& pool, Completion<Result<T>> done, Body body) {
+        const auto deadline = base::system_clock().now() + limits_.wait_max;
+        pool.submit([done = std::move(done), body = std::move(body),
+                     deadline](base::Result<Connection*> connection) mutable {
+            if (!connection) {
+                done(std::move(connection).error());
+                return true;
+            }
+            auto answer = body(**connection, deadline);
+            if (!answer) {
+                return false;
+            }
+            done(std::move(*answer));
+            return true;
+        });
+    }
+
+    const StoreLimits limits_;
+    mutable std::mutex mutex_;
+    EngineId engine_;  // guarded by mutex_
+    std::unique_ptr<postgres::Watchdog> watchdog_;
+    Pool readers_;
+    Pool control_;
+    postgres::PendingWrites pending_;  // outlives the writers, which complete into it
+    // Claims have a connection of their own: they need no fsync, and behind a batch of writes each
+    // new thread's first run would wait for one all the same.
+    postgres::Writer claimer_;
+    std::vector<std::unique_ptr<postgres::Writer>> writers_;
+};
+
+}  // namespace
+
+base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
+                                                         const StoreLimits& limits,
+                                                         observe::Metrics& metrics) {
+    auto watchdog = std::make_unique<postgres::Watchdog>();
+    const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, watchdog.get()};
+    if (auto migrated = postgres::migrate(endpoint); !migrated) {
+        return std::move(migrated).error();
+    }
+    std::unique_ptr<Store> store =
+        std::make_unique<PostgresStore>(std::move(watchdog), endpoint, limits, metrics);
+    return store;
+}
+
+}  // namespace heddle::storage

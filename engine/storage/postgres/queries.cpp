@@ -1,0 +1,245 @@
+#include "engine/storage/postgres/queries.hpp"
+
+#include <chrono>
+#include <limits>
+
+#include "engine/observe/log.hpp"
+#include "engine/storage/postgres/rows.hpp"
+#include "engine/storage/postgres/statements.hpp"
+
+namespace heddle::storage::postgres {
+namespace {
+
+base::Error not_found(const char* what) {
+    return base::Error{base::ErrorCode::not_found, std::string{what} + " not found"};
+}
+
+// Turns what came back into the answer. Only `body` knows the columns; a value that is not what the
+// column promises is a bug of ours.
+template <class T, class Body>
+Answer<T> answer(Executed executed, Body body) try {
+    if (executed.fate == Fate::lost) {
+        return std::nullopt;
+    }
+    if (executed.fate != Fate::done) {
+        return Result<T>{error_of(executed.fate)};
+    }
+    return Result<T>{body(executed.rows)};
+} catch (const std::exception& error) {
+    observe::log(observe::LogLevel::error, "postgres", "unreadable row: {}", error.what());
+    return Result<T>{error_of(Fate::internal)};
+}
+
+Result<std::vector<JournalRow>> read_chain(const pqxx::result& rows, bool is_of_head) {
+    if (rows.empty()) {
+        return not_found("thread");
+    }
+    if (rows[0][0].is_null()) {
+        constexpr int kHead = kJournalColumns + 1;
+        if (is_of_head && rows[0][kHead].as<Seq>() == kNoSeq) {
+            return std::vector<JournalRow>{};
+        }
+        return not_found("checkpoint");
+    }
+    std::vector<JournalRow> chain;
+    for (const auto& row : rows) {
+        chain.push_back(read_journal(row));
+        chain.back().data = read_bytea(row[kJournalColumns]);
+    }
+    return chain;
+}
+
+// The conditions of a filter as text and their values as parameters, in the same order.
+std::string conditions(const ThreadFilter& filter, Parameters& parameters) {
+    std::string sql = " WHERE true";
+    const auto next = [&parameters] { return "$" + std::to_string(parameters.values().size()); };
+    if (!filter.ids.empty()) {
+        BinaryArray ids{ElementType::uuid};
+        for (const auto& id : filter.ids) {
+            ids.add(id);
+        }
+        parameters.add(std::move(ids));
+        sql += " AND t.thread_id = ANY (" + next() + "::uuid[])";
+    }
+    if (filter.status) {
+        parameters.add(static_cast<std::int64_t>(*filter.status));
+        sql += " AND t.status = " + next() + "::int8";
+    }
+    if (!filter.metadata_contains.empty()) {
+        parameters.add_bytes(filter.metadata_contains);
+        sql += " AND t.metadata @> " + next() + "::text::jsonb";
+    }
+    return sql;
+}
+
+std::string_view column_of(ThreadFilter::SortBy by) {
+    switch (by) {
+        case ThreadFilter::SortBy::thread_id:
+            return "t.thread_id";
+        case ThreadFilter::SortBy::status:
+            return "t.status";
+        case ThreadFilter::SortBy::created_at:
+            return "t.created_at";
+        case ThreadFilter::SortBy::updated_at:
+            return "t.updated_at";
+    }
+    return "t.created_at";
+}
+
+}  // namespace
+
+Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
+                                           base::Duration lease,
+                                           std::int32_t limit,
+                                           base::Instant deadline) {
+    Parameters parameters;
+    parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(lease).count());
+    parameters.add(limit);
+    return answer<std::vector<ThreadId>>(connection.execute(kFindOrphans, parameters, deadline),
+                                         [](const pqxx::result& rows) {
+                                             std::vector<ThreadId> threads;
+                                             for (const auto& row : rows) {
+                                                 threads.push_back(ThreadId{read_uuid(row[0])});
+                                             }
+                                             return threads;
+                                         });
+}
+
+Answer<ThreadRow> load_thread(Connection& connection,
+                              const ThreadId& thread,
+                              base::Instant deadline) {
+    return answer<ThreadRow>(connection.execute(kLoadThread, Parameters{}.add(thread), deadline),
+                             [](const pqxx::result& rows) -> Result<ThreadRow> {
+                                 if (rows.empty()) {
+                                     return not_found("thread");
+                                 }
+                                 return read_thread(rows[0]);
+                             });
+}
+
+Answer<std::vector<JournalRow>> load_chain(Connection& connection,
+                                           const ThreadId& thread,
+                                           Seq at,
+                                           base::Instant deadline) {
+    return answer<std::vector<JournalRow>>(
+        connection.execute(kLoadChain, Parameters{}.add(thread).add(at), deadline),
+        [at](const pqxx::result& rows) { return read_chain(rows, at == kNoSeq); });
+}
+
+Answer<std::vector<JournalRow>> load_chain_of(Connection& connection,
+                                              const ThreadId& thread,
+                                              const CheckpointId& checkpoint,
+                                              base::Instant deadline) {
+    return answer<std::vector<JournalRow>>(
+        connection.execute(kLoadChainOf, Parameters{}.add(thread).add(checkpoint), deadline),
+        [](const pqxx::result& rows) { return read_chain(rows, false); });
+}
+
+Answer<std::vector<JournalRow>> list_journal(Connection& connection,
+                                             const ThreadId& thread,
+                                             Seq before,
+                                             std::int32_t limit,
+                                             base::Instant deadline) {
+    const Seq end = before == kNoSeq ? std::numeric_limits<Seq>::max() : before;
+    return answer<std::vector<JournalRow>>(
+        connection.execute(kListJournal, Parameters{}.add(thread).add(end).add(limit), deadline),
+        [](const pqxx::result& rows) -> Result<std::vector<JournalRow>> {
+            if (rows.empty()) {
+                return not_found("thread");
+            }
+            std::vector<JournalRow> journal;
+            if (rows[0][0].is_null()) {
+                return journal;
+            }
+            for (const auto& row : rows) {
+                journal.push_back(read_journal(row));
+            }
+            return journal;
+        });
+}
+
+Answer<RunRow> load_run(Connection& connection,
+                        const ThreadId& thread,
+                        const RunId& run,
+                        base::Instant deadline) {
+    return answer<RunRow>(connection.execute(kLoadRun, Parameters{}.add(thread).add(run), deadline),
+                          [&thread](const pqxx::result& rows) -> Result<RunRow> {
+                              if (rows.empty()) {
+                                  return not_found("thread");
+                              }
+                              if (rows[0][0].is_null()) {
+                                  return not_found("run");
+                              }
+                              return read_run(rows[0], thread);
+                          });
+}
+
+Answer<RunRow> find_run(Connection& connection, const RunId& run, base::Instant deadline) {
+    return answer<RunRow>(connection.execute(kFindRun, Parameters{}.add(run), deadline),
+                          [](const pqxx::result& rows) -> Result<RunRow> {
+                              if (rows.empty()) {
+                                  return not_found("run");
+                              }
+                              return read_run(rows[0], ThreadId{read_uuid(rows[0][kRunColumns])});
+                          });
+}
+
+Answer<std::vector<RunRow>> list_runs(Connection& connection,
+                                      const ThreadId& thread,
+                                      const RunFilter& filter,
+                                      base::Instant deadline) {
+    Parameters parameters;
+    parameters.add(thread);
+    parameters.add(filter.status ? static_cast<std::int64_t>(*filter.status) : -1);
+    parameters.add(filter.limit).add(filter.offset);
+    return answer<std::vector<RunRow>>(
+        connection.execute(kListRuns, parameters, deadline),
+        [&thread](const pqxx::result& rows) -> Result<std::vector<RunRow>> {
+            if (rows.empty()) {
+                return not_found("thread");
+            }
+            std::vector<RunRow> runs;
+            if (rows[0][0].is_null()) {
+                return runs;
+            }
+            for (const auto& row : rows) {
+                runs.push_back(read_run(row, thread));
+            }
+            return runs;
+        });
+}
+
+Answer<std::vector<ThreadRow>> search_threads(Connection& connection,
+                                              const ThreadFilter& filter,
+                                              base::Instant deadline) {
+    const std::string_view order = filter.ascending ? " ASC" : " DESC";
+    Parameters parameters;
+    std::string sql = "SELECT " HEDDLE_PG_THREAD " FROM threads t";
+    sql += conditions(filter, parameters);
+    sql.append(" ORDER BY ").append(column_of(filter.sort_by)).append(order);
+    sql.append(", t.thread_id").append(order);
+    parameters.add(filter.limit).add(filter.offset);
+    const auto last = parameters.values().size();
+    sql += " LIMIT $" + std::to_string(last - 1) + "::int8 OFFSET $" + std::to_string(last);
+    sql += "::int8";
+    return answer<std::vector<ThreadRow>>(connection.execute_text(sql, parameters, deadline),
+                                          [](const pqxx::result& rows) {
+                                              std::vector<ThreadRow> threads;
+                                              for (const auto& row : rows) {
+                                                  threads.push_back(read_thread(row));
+                                              }
+                                              return threads;
+                                          });
+}
+
+Answer<std::int64_t> count_threads(Connection& connection,
+                                   const ThreadFilter& filter,
+                                   base::Instant deadline) {
+    Parameters parameters;
+    const auto sql = "SELECT count(*) FROM threads t" + conditions(filter, parameters);
+    return answer<std::int64_t>(
+        connection.execute_text(sql, parameters, deadline),
+        [](const pqxx::result& rows) { return rows[0][0].as<std::int64_t>(); });
+}
+
+}  // namespace heddle::storage::postgres

@@ -1,0 +1,63 @@
+#include "engine/storage/postgres/rows.hpp"
+
+namespace heddle::storage::postgres {
+
+base::Uuid read_uuid(const pqxx::field& field) {
+    if (field.is_null()) {
+        return {};
+    }
+    return base::Uuid::parse({field.c_str(), field.size()}).value_or(base::Uuid{});
+}
+
+std::string read_text(const pqxx::field& field) {
+    return {field.c_str(), field.size()};
+}
+
+std::string read_bytea(const pqxx::field& field) {
+    return pqxx::binarystring{field}.str();
+}
+
+ThreadRow read_thread(const pqxx::row& row, int first) {
+    ThreadRow thread;
+    thread.key = row[first].as<ThreadKey>();
+    thread.id = ThreadId{read_uuid(row[first + 1])};
+    thread.status = static_cast<ThreadStatus>(row[first + 2].as<int>());
+    thread.head = row[first + 3].as<Seq>();
+    thread.created_at_us = row[first + 4].as<std::int64_t>();
+    thread.updated_at_us = row[first + 5].as<std::int64_t>();
+    thread.metadata = read_text(row[first + 6]);
+    thread.interrupts = read_text(row[first + 7]);
+    return thread;
+}
+
+JournalRow read_journal(const pqxx::row& row, int first) {
+    JournalRow step;
+    step.seq = row[first].as<Seq>();
+    step.parent = row[first + 1].as<Seq>();
+    step.base = row[first + 2].as<Seq>();
+    step.checkpoint_id = CheckpointId{read_uuid(row[first + 3])};
+    step.run_id = RunId{read_uuid(row[first + 4])};
+    step.step = row[first + 5].as<std::int32_t>();
+    step.created_at_us = row[first + 6].as<std::int64_t>();
+    step.head = read_text(row[first + 7]);
+    return step;
+}
+
+RunRow read_run(const pqxx::row& row, const ThreadId& thread, int first) {
+    RunRow run;
+    run.thread_id = thread;
+    run.id = RunId{read_uuid(row[first])};
+    run.assistant_id = base::AssistantId{read_uuid(row[first + 1])};
+    run.status = static_cast<RunStatus>(row[first + 2].as<int>());
+    run.attempt = row[first + 3].as<std::int32_t>();
+    run.created_at_us = row[first + 4].as<std::int64_t>();
+    run.updated_at_us = row[first + 5].as<std::int64_t>();
+    run.multitask_strategy = read_text(row[first + 6]);
+    run.request_hash = read_bytea(row[first + 7]);
+    run.error = read_text(row[first + 8]);
+    run.metadata = read_text(row[first + 9]);
+    run.kwargs = read_text(row[first + 10]);
+    return run;
+}
+
+}  // namespace heddle::storage::postgres

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <pqxx/pqxx>
+
+#include "engine/storage/store.hpp"
+
+/// Column lists and how their rows are read. `t`, `j` and `r` are the aliases of the tables.
+namespace heddle::storage::postgres {
+
+#define HEDDLE_PG_THREAD                                                                        \
+    "t.thread_key, t.thread_id, t.status, t.head_seq, t.created_at, t.updated_at, t.metadata, " \
+    "t.interrupts"
+#define HEDDLE_PG_JOURNAL \
+    "j.seq, j.parent, j.base, j.checkpoint_id, j.run_id, j.step, j.created_at, j.head"
+#define HEDDLE_PG_RUN                                                             \
+    "r.run_id, r.assistant_id, r.status, r.attempt, r.created_at, r.updated_at, " \
+    "r.multitask_strategy, r.request_hash, r.error, r.metadata, r.kwargs"
+inline constexpr int kThreadColumns = 8;
+inline constexpr int kJournalColumns = 8;
+inline constexpr int kRunColumns = 11;
+
+/// Each reads the columns above, which begin at `first`. They throw as pqxx.
+ThreadRow read_thread(const pqxx::row& row, int first = 0);
+JournalRow read_journal(const pqxx::row& row, int first = 0);
+RunRow read_run(const pqxx::row& row, const ThreadId& thread, int first = 0);
+base::Uuid read_uuid(const pqxx::field& field);
+std::string read_text(const pqxx::field& field);
+std::string read_bytea(const pqxx::field& field);
+
+}  // namespace heddle::storage::postgres

@@ -1,0 +1,148 @@
+#include "engine/storage/postgres/write_parameters.hpp"
+
+namespace heddle::storage::postgres {
+namespace {
+
+void add_or_null(BinaryArray& array, const std::string* text) {
+    if (text == nullptr) {
+        array.add_null();
+    } else {
+        array.add_bytes(*text);
+    }
+}
+
+void add_threads(Parameters& parameters, const std::vector<MergedThread>& threads) {
+    BinaryArray key{ElementType::int8};
+    BinaryArray epoch{ElementType::int8};
+    BinaryArray status{ElementType::int2};
+    BinaryArray metadata{ElementType::text};
+    BinaryArray interrupts{ElementType::text};
+    BinaryArray head{ElementType::int8};
+    BinaryArray release{ElementType::boolean};
+    for (const auto& thread : threads) {
+        key.add_int8(thread.key);
+        epoch.add_int8(thread.epoch);
+        if (thread.status) {
+            status.add_int2(static_cast<std::int16_t>(*thread.status));
+        } else {
+            status.add_null();
+        }
+        add_or_null(metadata, thread.metadata);
+        add_or_null(interrupts, thread.interrupts);
+        if (thread.head == kNoSeq) {
+            head.add_null();
+        } else {
+            head.add_int8(thread.head);
+        }
+        release.add_bool(thread.release);
+    }
+    for (auto* array : {&key, &epoch, &status, &metadata, &interrupts, &head, &release}) {
+        parameters.add(std::move(*array));
+    }
+}
+
+void add_journal(Parameters& parameters, const std::vector<PlannedJournal>& journal) {
+    BinaryArray key{ElementType::int8};
+    BinaryArray seq{ElementType::int8};
+    BinaryArray parent{ElementType::int8};
+    BinaryArray base{ElementType::int8};
+    BinaryArray checkpoint{ElementType::uuid};
+    BinaryArray run{ElementType::uuid};
+    BinaryArray step{ElementType::int4};
+    BinaryArray created_at{ElementType::int8};
+    BinaryArray head{ElementType::text};
+    BinaryArray data{ElementType::bytea};
+    for (const auto& [thread, row] : journal) {
+        key.add_int8(thread);
+        seq.add_int8(row->seq);
+        parent.add_int8(row->parent);
+        base.add_int8(row->base);
+        checkpoint.add(row->checkpoint_id);
+        run.add(row->run_id);
+        step.add_int4(row->step);
+        created_at.add_int8(row->created_at_us);
+        head.add_bytes(row->head);
+        data.add_bytes(row->data);
+    }
+    for (auto* array :
+         {&key, &seq, &parent, &base, &checkpoint, &run, &step, &created_at, &head, &data}) {
+        parameters.add(std::move(*array));
+    }
+}
+
+void add_new_runs(Parameters& parameters, const std::vector<PlannedRun>& runs) {
+    BinaryArray key{ElementType::int8};
+    BinaryArray id{ElementType::uuid};
+    BinaryArray assistant{ElementType::uuid};
+    BinaryArray status{ElementType::int2};
+    BinaryArray attempt{ElementType::int4};
+    BinaryArray created_at{ElementType::int8};
+    BinaryArray updated_at{ElementType::int8};
+    BinaryArray strategy{ElementType::text};
+    BinaryArray hash{ElementType::bytea};
+    BinaryArray error{ElementType::text};
+    BinaryArray metadata{ElementType::text};
+    BinaryArray kwargs{ElementType::text};
+    for (const auto& run : runs) {
+        key.add_int8(run.key);
+        id.add(run.row->id);
+        assistant.add(run.row->assistant_id);
+        status.add_int2(static_cast<std::int16_t>(run.status));
+        attempt.add_int4(run.attempt);
+        created_at.add_int8(run.row->created_at_us);
+        updated_at.add_int8(run.row->updated_at_us);
+        strategy.add_bytes(run.row->multitask_strategy);
+        hash.add_bytes(run.row->request_hash);
+        error.add_bytes(*run.error);
+        metadata.add_bytes(run.row->metadata);
+        kwargs.add_bytes(run.row->kwargs);
+    }
+    for (auto* array : {&key, &id, &assistant, &status, &attempt, &created_at, &updated_at,
+                        &strategy, &hash, &error, &metadata, &kwargs}) {
+        parameters.add(std::move(*array));
+    }
+}
+
+void add_updates(Parameters& parameters, const BatchPlan& plan) {
+    BinaryArray key{ElementType::int8};
+    BinaryArray id{ElementType::uuid};
+    BinaryArray status{ElementType::int2};
+    BinaryArray attempt{ElementType::int4};
+    BinaryArray error{ElementType::text};
+    for (const auto& [thread, update] : plan.run_updates) {
+        key.add_int8(thread);
+        id.add(update->id);
+        status.add_int2(static_cast<std::int16_t>(update->status));
+        attempt.add_int4(update->attempt);
+        error.add_bytes(update->error);
+    }
+    BinaryArray deleted_key{ElementType::int8};
+    BinaryArray deleted_id{ElementType::uuid};
+    for (const auto& [thread, run] : plan.deleted_runs) {
+        deleted_key.add_int8(thread);
+        deleted_id.add(run);
+    }
+    for (auto* array : {&key, &id, &status, &attempt, &error, &deleted_key, &deleted_id}) {
+        parameters.add(std::move(*array));
+    }
+}
+
+}  // namespace
+
+Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t stamp) {
+    std::vector<const ThreadWrite*> pointers;
+    pointers.reserve(writes.size());
+    for (const auto* operation : writes) {
+        pointers.push_back(&operation->write);
+    }
+    const auto plan = plan_batch(pointers);
+    Parameters parameters;
+    parameters.add(writes.front()->engine).add(stamp);
+    add_threads(parameters, plan.threads);
+    add_journal(parameters, plan.journal);
+    add_new_runs(parameters, plan.new_runs);
+    add_updates(parameters, plan);
+    return parameters;
+}
+
+}  // namespace heddle::storage::postgres

@@ -1,0 +1,371 @@
+#include "engine/storage/postgres/writer.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <unordered_map>
+
+#include "engine/base/clock.hpp"
+#include "engine/observe/log.hpp"
+#include "engine/storage/checks.hpp"
+#include "engine/storage/postgres/rows.hpp"
+#include "engine/storage/postgres/statements.hpp"
+#include "engine/storage/postgres/write_parameters.hpp"
+
+namespace heddle::storage::postgres {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPauseMin{20};
+constexpr milliseconds kPauseMax{500};
+// A lost connection is resolved even if the operation's own deadline is over: better late than in
+// doubt.
+constexpr std::chrono::seconds kReadBackGrace{3};
+
+std::int64_t make_name() {
+    std::random_device random;
+    return static_cast<std::int64_t>((std::uint64_t{random()} << 32U | random()) >> 1U);
+}
+
+void refuse(Operation& operation, const base::Error& error) {
+    std::visit(
+        [&error](auto& body) {
+            body.outcome = error;
+            body.done(std::move(body.outcome));
+        },
+        operation.body);
+}
+
+void set_all(std::span<WriteOperation* const> writes, const base::Error& error) {
+    for (auto* operation : writes) {
+        operation->outcome = error;
+    }
+}
+
+base::Error stale() {
+    return base::Error{base::ErrorCode::stale_epoch, "another engine has claimed the thread"};
+}
+
+const EngineId& engine_of(const Operation& operation) {
+    return std::visit([](const auto& body) -> const EngineId& { return body.engine; },
+                      operation.body);
+}
+
+}  // namespace
+
+Writer::Writer(const Endpoint& endpoint, const StoreLimits& limits, observe::Metrics& metrics)
+    : endpoint_{endpoint},
+      limits_{limits},
+      metrics_{metrics},
+      name_{make_name()},
+      queue_{limits},
+      os_thread_{[this] { run(); }} {}
+
+Writer::~Writer() {
+    queue_.close();
+    {
+        const std::lock_guard lock{mutex_};
+        is_closing_ = true;
+    }
+    closing_.notify_all();
+    os_thread_.join();
+}
+
+void Writer::submit(Operation operation, std::size_t rows, std::size_t bytes) {
+    operation.deadline = base::system_clock().now() + limits_.wait_max;
+    const auto pushed = queue_.try_push(operation, rows, bytes);
+    if (pushed != Pushed::taken) {
+        refuse(operation, refusal(pushed));
+    }
+}
+
+void Writer::run() {
+    // One attempt before anybody waits for it.
+    (void)connect(base::system_clock().now());
+    for (;;) {
+        auto batch = queue_.take();
+        if (batch.empty()) {
+            return;
+        }
+        if (queue_.is_closed()) {
+            for (auto& operation : batch) {
+                refuse(operation, refusal(Pushed::closed));
+            }
+            continue;
+        }
+        serve(batch);
+    }
+}
+
+void Writer::serve(std::span<Operation> batch) {
+    const auto now = base::system_clock().now();
+    std::size_t from = 0;
+    while (from < batch.size()) {
+        if (batch[from].deadline <= now) {
+            refuse(batch[from++], error_of(Fate::timeout));
+            continue;
+        }
+        BatchCut cut;
+        std::size_t to = from;
+        while (to < batch.size() && batch[to].deadline > now &&
+               engine_of(batch[to]) == engine_of(batch[from]) &&
+               std::visit(
+                   [&cut](const auto& body) {
+                       if constexpr (requires { body.write; }) {
+                           return cut.admit(body.write);
+                       } else {
+                           return cut.admit(body.claim);
+                       }
+                   },
+                   batch[to].body)) {
+            ++to;
+        }
+        commit(batch.subspan(from, to - from));
+        answer(batch.subspan(from, to - from));
+        from = to;
+    }
+}
+
+void Writer::commit(std::span<Operation> part) {
+    std::vector<ClaimOperation*> claims;
+    std::vector<WriteOperation*> writes;
+    std::vector<WriteOperation*> removals;
+    auto deadline = base::Instant::max();
+    for (auto& operation : part) {
+        deadline = std::min(deadline, operation.deadline);
+        if (auto* body = std::get_if<WriteOperation>(&operation.body)) {
+            (body->write.delete_thread ? removals : writes).push_back(body);
+        } else {
+            claims.push_back(&std::get<ClaimOperation>(operation.body));
+        }
+    }
+    if (!claims.empty()) {
+        claim(claims, deadline);
+    }
+    if (!writes.empty()) {
+        write(writes, deadline);
+    }
+    if (!removals.empty()) {
+        remove(removals, deadline);
+    }
+}
+
+void Writer::answer(std::span<Operation> part) {
+    metrics_.store_batches_total += 1;
+    for (auto& operation : part) {
+        if (const auto* body = std::get_if<WriteOperation>(&operation.body)) {
+            if (body->outcome) {
+                metrics_.store_rows_total += static_cast<std::int64_t>(rows_of(body->write));
+            } else if (body->outcome.error().code == base::ErrorCode::stale_epoch) {
+                metrics_.stale_writes_total += 1;
+            }
+        }
+        std::visit([](auto& body) { body.done(std::move(body.outcome)); }, operation.body);
+    }
+}
+
+// ---- connection
+
+bool Writer::pause(base::Duration duration) {
+    std::unique_lock lock{mutex_};
+    return !closing_.wait_for(lock, duration, [this] { return is_closing_; });
+}
+
+Connection* Writer::connect(base::Instant deadline) {
+    base::Duration backoff = kPauseMin;
+    for (;;) {
+        if (connection_ != nullptr && connection_->is_usable()) {
+            return connection_.get();
+        }
+        connection_.reset();
+        if (auto connected = Connection::connect(endpoint_, Role::writer, name_)) {
+            connection_ = std::move(connected).value();
+            continue;
+        }
+        const auto left = deadline - base::system_clock().now();
+        if (left <= base::Duration::zero() || !pause(std::min(left, backoff))) {
+            return nullptr;
+        }
+        backoff = std::min<base::Duration>(backoff * 2, kPauseMax);
+    }
+}
+
+// ---- writes
+
+// Strictly increasing: threads.updated_at tells afterwards which statement changed a row last.
+std::int64_t Writer::next_stamp() {
+    last_stamp_ = std::max(last_stamp_ + 1, base::unix_microseconds());
+    return last_stamp_;
+}
+
+void Writer::write(Writes writes, base::Instant deadline) {
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t stamp) {
+        return connection.execute(kWrite, write_parameters(part, stamp), deadline);
+    });
+}
+
+void Writer::remove(Writes writes, base::Instant deadline) {
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t) {
+        BinaryArray keys{ElementType::int8};
+        BinaryArray epochs{ElementType::int8};
+        for (const auto* operation : part) {
+            keys.add_int8(operation->write.key);
+            epochs.add_int8(operation->write.epoch);
+        }
+        Parameters parameters;
+        parameters.add(part.front()->engine).add(std::move(keys)).add(std::move(epochs));
+        return connection.execute(kDelete, parameters, deadline);
+    });
+}
+
+// Repeats the statement until every operation has its outcome. A part that cannot be stored is
+// halved until the row at fault is alone; the halves keep the order of the calls.
+template <class Execute>
+void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
+    for (;;) {
+        auto* connection = connect(deadline);
+        if (connection == nullptr) {
+            set_all(writes, error_of(Fate::unavailable));
+            return;
+        }
+        const auto stamp = next_stamp();
+        const Executed executed = execute(*connection, writes, stamp);
+        const bool is_at_fault = executed.fate == Fate::conflict || executed.fate == Fate::bad_data;
+        if (is_at_fault && writes.size() > 1) {
+            const auto half = writes.size() / 2;
+            settle(writes.first(half), deadline, execute);
+            settle(writes.subspan(half), deadline, execute);
+            return;
+        }
+        if (settle_once(writes, executed, stamp, deadline)) {
+            return;
+        }
+    }
+}
+
+bool Writer::settle_once(Writes writes,
+                         const Executed& executed,
+                         std::int64_t stamp,
+                         base::Instant deadline) {
+    switch (executed.fate) {
+        case Fate::done:
+            mark_refused(writes, executed.rows);
+            return true;
+        case Fate::lost:
+            return read_back(writes, stamp, deadline);
+        case Fate::retry:
+            if (base::system_clock().now() < deadline) {
+                return false;
+            }
+            break;
+        default:
+            break;
+    }
+    set_all(writes, error_of(executed.fate));
+    return true;
+}
+
+void Writer::mark_refused(Writes writes, const pqxx::result& refused) {
+    for (auto* operation : writes) {
+        operation->outcome = base::ok();
+    }
+    for (const auto& row : refused) {
+        const auto key = row[0].as<ThreadKey>();
+        const bool exists = row[1].as<bool>();
+        for (auto* operation : writes) {
+            if (operation->write.key != key) {
+                continue;
+            }
+            operation->outcome =
+                exists ? stale() : base::Error{base::ErrorCode::not_found, "thread not found"};
+        }
+    }
+}
+
+// What became of a statement whose connection was lost? It was one transaction, so one thread that
+// only we could have changed since (still ours, same epoch) tells for all: the stamp is there, or
+// nothing was done.
+// @return false if nothing was done and the statement may be repeated
+bool Writer::read_back(Writes writes, std::int64_t stamp, base::Instant deadline) {
+    const auto until = std::max(deadline, base::system_clock().now() + kReadBackGrace);
+    BinaryArray keys{ElementType::int8};
+    for (const auto* operation : writes) {
+        keys.add_int8(operation->write.key);
+    }
+    Parameters parameters;
+    parameters.add(std::move(keys));
+    Executed executed{Fate::lost, {}};
+    while (executed.fate == Fate::lost) {
+        auto* connection = connect(until);
+        if (connection == nullptr) {
+            break;
+        }
+        executed = connection->execute(kReadBack, parameters, until);
+    }
+    if (executed.fate != Fate::done) {
+        set_all(writes, error_of(Fate::lost));
+        return true;
+    }
+    std::unordered_map<ThreadKey, Seen> seen;
+    for (const auto& row : executed.rows) {
+        seen[row[0].as<ThreadKey>()] =
+            Seen{row[1].as<Epoch>(), row[2].as<std::int64_t>(), EngineId{read_uuid(row[3])}};
+    }
+    for (const auto* operation : writes) {
+        const auto at = seen.find(operation->write.key);
+        if (at != seen.end() && at->second.epoch == operation->write.epoch &&
+            at->second.owner == operation->engine && at->second.updated_at != stamp) {
+            observe::log(observe::LogLevel::info, "postgres", "a lost batch was not stored: again");
+            return false;
+        }
+    }
+    for (auto* operation : writes) {
+        const auto at = seen.find(operation->write.key);
+        const auto* found = at == seen.end() ? nullptr : &at->second;
+        if (!conclude(*operation, found, stamp, until)) {
+            operation->outcome = error_of(Fate::lost);
+        }
+    }
+    return true;
+}
+
+// @return false if nothing tells what became of it
+bool Writer::conclude(WriteOperation& operation,
+                      const Seen* seen,
+                      std::int64_t stamp,
+                      base::Instant deadline) {
+    const auto& write = operation.write;
+    if (seen != nullptr && seen->epoch == write.epoch) {
+        // No longer ours: this statement released it, or an earlier one did and this was refused.
+        operation.outcome = seen->updated_at == stamp ? base::ok() : Status{stale()};
+        return true;
+    }
+    if (write.delete_thread) {
+        operation.outcome = seen == nullptr ? base::ok() : Status{stale()};
+        return true;
+    }
+    auto* connection = connect(deadline);
+    return connection != nullptr && examine(operation, *connection, deadline);
+}
+
+// The thread has changed hands since: only a row that this write alone would have left can tell.
+bool Writer::examine(WriteOperation& operation, Connection& connection, base::Instant deadline) {
+    const auto& write = operation.write;
+    Executed executed{Fate::internal, {}};
+    if (!write.journal.empty()) {
+        const auto& row = write.journal.front();
+        executed = connection.execute(
+            kHasJournal, Parameters{}.add(write.key).add(row.seq).add(row.checkpoint_id), deadline);
+    } else if (!write.new_runs.empty()) {
+        executed = connection.execute(
+            kHasRun, Parameters{}.add(write.key).add(write.new_runs.front().id), deadline);
+    }
+    if (executed.fate != Fate::done) {
+        return false;
+    }
+    operation.outcome = executed.rows.empty() ? Status{stale()} : base::ok();
+    return true;
+}
+
+}  // namespace heddle::storage::postgres

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "engine/observe/metrics.hpp"
+#include "engine/storage/batch_plan.hpp"
+#include "engine/storage/group_commit.hpp"
+#include "engine/storage/postgres/connection.hpp"
+
+namespace heddle::storage::postgres {
+
+struct WriteOperation {
+    EngineId engine;
+    ThreadWrite write;
+    Completion<Status> done;
+    Status outcome;
+};
+struct ClaimOperation {
+    EngineId engine;
+    ThreadClaim claim;
+    Completion<Result<ClaimOutcome>> done;
+    Result<ClaimOutcome> outcome{ClaimOutcome{}};
+    ThreadKey new_key = 0;  ///< for the thread if it has to be created; kept over repeats
+    bool is_settled = false;
+};
+struct Operation {
+    std::variant<WriteOperation, ClaimOperation> body;
+    base::Instant deadline;
+};
+
+/// One OS thread with one connection that writes (ADR 0003). Takes whatever waits, merges it per
+/// thread and commits it as one statement. Rows that the server refuses are bisected out; after a
+/// lost connection it reads back what became of the statement before it answers or repeats.
+/// The constructor starts the OS thread; the destructor answers what waits with `unavailable`, lets
+/// the statement in work end and joins.
+class Writer {
+public:
+    /// `metrics` and what `endpoint` points to must outlive this.
+    Writer(const Endpoint& endpoint, const StoreLimits& limits, observe::Metrics& metrics);
+    ~Writer();
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+
+    /// Any OS thread. Calls the completion at once if the queue does not take it.
+    void submit(Operation operation, std::size_t rows, std::size_t bytes);
+
+private:
+    using Writes = std::span<WriteOperation* const>;
+    using Claims = std::span<ClaimOperation* const>;
+
+    /// What a thread's row says when it is read back.
+    struct Seen {
+        Epoch epoch;
+        std::int64_t updated_at;
+        EngineId owner;
+    };
+
+    void run();
+    void serve(std::span<Operation> batch);
+    void commit(std::span<Operation> part);
+    void answer(std::span<Operation> part);
+
+    /// A usable connection, tried for until `deadline`; null then, or when shutting down.
+    Connection* connect(base::Instant deadline);
+    /// Waits, unless shutting down. @return whether to go on
+    bool pause(base::Duration duration);
+
+    void write(Writes writes, base::Instant deadline);
+    void remove(Writes writes, base::Instant deadline);
+    template <class Execute>
+    void settle(Writes writes, base::Instant deadline, Execute execute);
+    bool settle_once(Writes writes,
+                     const Executed& executed,
+                     std::int64_t stamp,
+                     base::Instant deadline);
+    void mark_refused(Writes writes, const pqxx::result& refused);
+    bool read_back(Writes writes, std::int64_t stamp, base::Instant deadline);
+    bool conclude(WriteOperation& operation,
+                  const Seen* seen,
+                  std::int64_t stamp,
+                  base::Instant deadline);
+    bool examine(WriteOperation& operation, Connection& connection, base::Instant deadline);
+    std::int64_t next_stamp();
+
+    void claim(Claims claims, base::Instant deadline);
+    bool give_keys(Claims claims, base::Instant deadline);
+    Fate try_claim(Claims claims, Connection& connection, base::Instant deadline);
+    Fate add_open_runs(Claims claims, Connection& connection, base::Instant deadline);
+    Fate find_owners(Claims claims, Connection& connection, base::Instant deadline);
+
+    const Endpoint endpoint_;
+    const StoreLimits limits_;
+    observe::Metrics& metrics_;
+    const std::int64_t name_;
+    GroupCommitQueue<Operation> queue_;
+
+    std::mutex mutex_;
+    std::condition_variable closing_;
+    bool is_closing_ = false;  // guarded by mutex_
+
+    // The rest belongs to the writer's OS thread.
+    std::unique_ptr<Connection> connection_;
+    std::int64_t last_stamp_ = 0;
+    ThreadKey next_key_ = 0;
+    ThreadKey keys_end_ = 0;
+    std::thread os_thread_;  // last: it uses everything above
+};
+
+}  // namespace heddle::storage::postgres

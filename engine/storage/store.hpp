@@ -1,0 +1,245 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/clock.hpp"
+#include "engine/base/result.hpp"
+#include "engine/base/task.hpp"
+#include "engine/base/uuid.hpp"
+
+/// The storage port: what the engine needs of a database, and nothing of how one does it.
+/// Drivers: storage/memory, storage/sqlite, storage/postgres; all pass tests/conformance.
+namespace heddle::storage {
+
+using base::CheckpointId;
+using base::Completion;
+using base::EngineId;
+using base::Result;
+using base::RunId;
+using base::Status;
+using base::ThreadId;
+
+/// Surrogate of a ThreadId inside one store: small, dense, first column of every key.
+using ThreadKey = std::int64_t;
+/// Raised by every claim; a write that carries an older one is refused whole.
+using Epoch = std::int64_t;
+/// Position of a superstep in its thread's journal, from 0, without gaps.
+using Seq = std::int64_t;
+inline constexpr Seq kNoSeq = -1;
+
+enum class ThreadStatus : std::uint8_t { idle, busy, interrupted, error };
+enum class RunStatus : std::uint8_t { pending, running, success, error, timeout, interrupted };
+
+std::string_view to_string(ThreadStatus status) noexcept;
+std::string_view to_string(RunStatus status) noexcept;
+std::optional<ThreadStatus> parse_thread_status(std::string_view text) noexcept;
+std::optional<RunStatus> parse_run_status(std::string_view text) noexcept;
+/// Whether a run in this status will never change again.
+bool is_final(RunStatus status) noexcept;
+
+struct ThreadRow {
+    ThreadKey key = 0;
+    ThreadId id;
+    ThreadStatus status = ThreadStatus::idle;
+    std::string metadata = "{}";    ///< JSON object
+    std::string interrupts = "{}";  ///< JSON object, as the API's Thread.interrupts
+    Seq head = kNoSeq;              ///< newest journal row of the current line
+    std::int64_t created_at_us = 0;
+    std::int64_t updated_at_us = 0;
+};
+
+struct RunRow {
+    RunId id;
+    ThreadId thread_id;
+    base::AssistantId assistant_id;
+    RunStatus status = RunStatus::pending;
+    std::string metadata = "{}";  ///< JSON object
+    std::string kwargs = "{}";    ///< JSON object: everything needed to execute it again
+    std::string multitask_strategy = "enqueue";
+    std::string request_hash;  ///< of the body that made it: a repeat must match. At most 64 bytes
+    std::string error;         ///< JSON object {error, message} once it failed, else empty
+    std::int32_t attempt = 0;  ///< how many times an engine has started it
+    std::int64_t created_at_us = 0;
+    std::int64_t updated_at_us = 0;
+};
+
+/// One superstep. `head` is what listings need, `data` what the state needs.
+struct JournalRow {
+    Seq seq = 0;
+    Seq parent = kNoSeq;  ///< seq of the parent checkpoint; seq - 1 unless forked
+    Seq base = 0;  ///< seq of the snapshot row that this row's chain begins with; == seq on a
+                   ///< snapshot. Rows base..seq are one unbroken line.
+    CheckpointId checkpoint_id;
+    RunId run_id;            ///< the run that made it; nil for a state update by hand
+    std::int32_t step = -1;  ///< LangGraph's metadata.step
+    std::string head;        ///< JSON: source, next, tasks, metadata. Opaque here
+    std::string data;        ///< delta or snapshot, encoded by engine/graph. Opaque here
+    std::int64_t created_at_us = 0;
+};
+
+struct RunUpdate {
+    RunId id;
+    RunStatus status = RunStatus::running;
+    std::int32_t attempt = 0;
+    std::string error;
+};
+
+/// Everything that changes for one thread, committed together or not at all.
+struct ThreadWrite {
+    ThreadKey key = 0;
+    ThreadId thread_id;
+    Epoch epoch = 0;
+    std::optional<ThreadStatus> status;
+    std::optional<std::string> metadata;
+    std::optional<std::string> interrupts;
+    std::vector<JournalRow> journal;  ///< ascending; head moves to the last one
+    std::vector<RunRow> new_runs;
+    std::vector<RunUpdate> run_updates;
+    std::vector<RunId> deleted_runs;
+    bool delete_thread = false;  ///< with all its rows; everything else is ignored
+    bool release = false;        ///< give up ownership with this write
+};
+
+struct ThreadClaim {
+    ThreadId thread_id;
+    bool create_if_missing = false;
+    std::string metadata = "{}";  ///< of a thread created by this claim
+    /// false: the claim may be lost if the database crashes before the next durable write (writes
+    /// of its epoch are then refused). For callers that tell nobody before such a write is done.
+    bool durable = true;
+};
+
+struct ClaimOutcome {
+    enum class Kind : std::uint8_t {
+        claimed,          ///< the thread was there and is ours now
+        created,          ///< it was not, and is ours now
+        owned_elsewhere,  ///< a live engine owns it: owner and owner_endpoint are set
+        missing,          ///< it does not exist and was not to be created
+    };
+    Kind kind = Kind::missing;
+    ThreadRow thread;
+    Epoch epoch = 0;
+    std::vector<RunRow> unfinished_runs;  ///< pending and running ones, oldest first
+    EngineId owner;
+    std::string owner_endpoint;
+};
+
+struct ThreadFilter {
+    std::vector<ThreadId> ids;  ///< at most 1000; empty: any
+    std::optional<ThreadStatus> status;
+    std::string metadata_contains;  ///< JSON object or empty
+    enum class SortBy : std::uint8_t { thread_id, status, created_at, updated_at };
+    SortBy sort_by = SortBy::created_at;
+    bool ascending = false;
+    std::int32_t limit = 10;  ///< 1..1000
+    std::int32_t offset = 0;
+};
+
+struct RunFilter {
+    std::optional<RunStatus> status;
+    std::int32_t limit = 10;  ///< 1..1000; newest first
+    std::int32_t offset = 0;
+};
+
+struct EngineRow {
+    EngineId id;
+    std::string endpoint;
+    bool draining = false;
+};
+
+struct StoreLimits {
+    base::Duration lease = std::chrono::seconds{2};  ///< an engine silent for longer may be robbed
+    std::size_t batch_rows_max = 512;
+    std::size_t batch_bytes_max = 2U << 20U;
+    std::size_t waiting_max = 16384;  ///< writes that may wait; past it `overloaded`
+    base::Duration wait_max = std::chrono::seconds{10};  ///< any one operation, then `timeout`
+};
+
+/// One engine's view of the store. Every method may be called from any OS thread, returns at once
+/// and calls its completion exactly once, on an OS thread of the driver (or, for memory, before it
+/// returns); completions must not block. Writes of one thread are carried out in the order of the
+/// calls. A refusal (overloaded, invalid_argument) may come before the call returns in every
+/// driver. Errors common to all: overloaded (queue full, nothing done), unavailable (no connection,
+/// nothing done), timeout (nothing done), in_doubt (connection lost in commit and the read-back
+/// failed too), invalid_argument (a limit out of bounds, metadata that is no JSON object or holds
+/// U+0000, a text that is not UTF-8; nothing done), internal.
+///
+/// Destroying a store finishes or fails what waits and joins its OS threads.
+class Store {
+public:
+    virtual ~Store() = default;
+
+    /// The driver's name for logs and /info: "memory", "sqlite", "postgres".
+    [[nodiscard]] virtual std::string_view name() const noexcept = 0;
+
+    // ---- engines
+
+    /// Makes this engine known and alive; to be called before any claim, and again (with a new id)
+    /// after a lost lease.
+    virtual void register_engine(EngineRow engine, Completion<Status> done) = 0;
+    /// Renews the lease by the database's clock.
+    /// @return not_found if the row is gone; stale_epoch if the lease had already expired (others
+    ///         may have claimed our threads): the engine abandons its runs and registers anew.
+    virtual void heartbeat(bool draining, Completion<Status> done) = 0;
+    /// Deletes the engine's row: what it still owned may be claimed at once.
+    virtual void unregister_engine(Completion<Status> done) = 0;
+    /// Those whose lease has not passed, by id.
+    virtual void list_engines(Completion<Result<std::vector<EngineRow>>> done) = 0;
+
+    // ---- ownership
+
+    /// One statement: takes the thread if nobody owns it, this engine does already, or its owner's
+    /// lease has passed. A successful claim raises the epoch and is committed. Calls for one thread
+    /// must not overlap.
+    virtual void claim(ThreadClaim claim, Completion<Result<ClaimOutcome>> done) = 0;
+    /// Threads with unfinished runs whose owner is dead or gone; what other engines examine at the
+    /// same moment is skipped where the database can (SKIP LOCKED). Claims nothing.
+    /// @param limit 1..1000
+    virtual void find_orphans(std::int32_t limit,
+                              Completion<Result<std::vector<ThreadId>>> done) = 0;
+
+    // ---- writing
+
+    /// Commits `write` if this engine owns the thread and write.epoch is still the thread's;
+    /// durable when `done` is called. Updates and deletions of runs that do not exist are ignored.
+    /// On an error nothing was written.
+    /// @return stale_epoch  another engine has claimed the thread, or it was released
+    ///         conflict     a run or journal row with that key exists already
+    ///         not_found    no such thread (deleted)
+    virtual void write(ThreadWrite write, Completion<Status> done) = 0;
+
+    // ---- reading; needs no ownership and sees what is committed
+
+    virtual void load_thread(ThreadId thread, Completion<Result<ThreadRow>> done) = 0;
+    /// The rows base..seq from which the state at `seq` is built, ascending.
+    /// @param at  kNoSeq means the thread's head; an empty vector if the thread has no checkpoint
+    /// @return not_found if there is no such thread or row
+    virtual void load_chain(ThreadId thread,
+                            Seq at,
+                            Completion<Result<std::vector<JournalRow>>> done) = 0;
+    /// As load_chain, by checkpoint.
+    virtual void load_chain_of(ThreadId thread,
+                               CheckpointId checkpoint,
+                               Completion<Result<std::vector<JournalRow>>> done) = 0;
+    /// Newest first, `data` left empty, only rows with seq < before (kNoSeq: from the newest).
+    /// @param limit 1..1000
+    virtual void list_journal(ThreadId thread,
+                              Seq before,
+                              std::int32_t limit,
+                              Completion<Result<std::vector<JournalRow>>> done) = 0;
+    virtual void load_run(ThreadId thread, RunId run, Completion<Result<RunRow>> done) = 0;
+    /// For stateless routes that know only the run.
+    virtual void find_run(RunId run, Completion<Result<RunRow>> done) = 0;
+    virtual void list_runs(ThreadId thread,
+                           RunFilter filter,
+                           Completion<Result<std::vector<RunRow>>> done) = 0;
+    virtual void search_threads(ThreadFilter filter,
+                                Completion<Result<std::vector<ThreadRow>>> done) = 0;
+    virtual void count_threads(ThreadFilter filter, Completion<Result<std::int64_t>> done) = 0;
+};
+
+}  // namespace heddle::storage

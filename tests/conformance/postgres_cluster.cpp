@@ -1,0 +1,228 @@
+#include "tests/conformance/postgres_cluster.hpp"
+
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <vector>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/storage/postgres/postgres_store.hpp"
+
+extern char** environ;
+
+namespace heddle::conformance {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void give_up(const std::string& what) {
+    std::cerr << "postgres: " << what << std::endl;
+    std::abort();
+}
+
+std::string find_bin() {
+    std::string newest;
+    for (const auto& version : fs::directory_iterator{"/usr/lib/postgresql"}) {
+        const auto bin = version.path() / "bin";
+        if (fs::exists(bin / "initdb") && bin.string() > newest) {
+            newest = bin.string();
+        }
+    }
+    if (newest.empty()) {
+        give_up("no server found below /usr/lib/postgresql");
+    }
+    return newest;
+}
+
+// Postgres refuses root; then everything runs as nobody, and ends with this process.
+std::vector<std::string> as_ordinary_user(std::vector<std::string> command) {
+    std::vector<std::string> whole{"setpriv", "--pdeathsig=KILL"};
+    if (geteuid() == 0) {
+        whole.insert(whole.end(), {"--reuid=nobody", "--regid=nogroup", "--clear-groups"});
+    }
+    whole.insert(whole.end(), command.begin(), command.end());
+    return whole;
+}
+
+pid_t spawn(std::vector<std::string> command, const std::string& log) {
+    std::vector<char*> arguments;
+    for (auto& word : command) {
+        arguments.push_back(word.data());
+    }
+    arguments.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log.c_str(),
+                                     O_WRONLY | O_CREAT | O_APPEND, 0644);
+    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+    // A group of its own: so that every process of the server can be stopped at once.
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    pid_t pid = -1;
+    const int code =
+        posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (code != 0) {
+        give_up("cannot start " + command[0]);
+    }
+    return pid;
+}
+
+int wait_for(pid_t pid) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+class PostgresBackend final : public Backend {
+public:
+    std::unique_ptr<storage::Store> open(const storage::StoreLimits& limits) override {
+        auto store = storage::open_postgres_store(url_, limits, metrics);
+        if (!store) {
+            ADD_FAILURE() << store.error().message;
+            return nullptr;
+        }
+        return std::move(store).value();
+    }
+    // The lease is the server's time, which only passes.
+    void pass(base::Duration lease) override {
+        const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(lease).count() + 2;
+        PostgresCluster::instance().run_sql("postgres",
+                                            "SELECT pg_sleep(" + std::to_string(ms) + " / 1000.0)");
+    }
+
+private:
+    std::string url_ = PostgresCluster::instance().create_database();
+};
+
+}  // namespace
+
+PostgresCluster& PostgresCluster::instance() {
+    static PostgresCluster cluster;
+    return cluster;
+}
+
+PostgresCluster::PostgresCluster() : bin_{find_bin()} {
+    fs::permissions(folder_.path(), fs::perms::all);
+    const int code = wait_for(
+        spawn(as_ordinary_user({bin_ + "/initdb", "-D", folder_.path() + "/data", "-U", "heddle",
+                                "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"}),
+              folder_.path() + "/initdb.log"));
+    if (code != 0) {
+        give_up("initdb failed, see " + folder_.path() + "/initdb.log");
+    }
+    start();
+}
+
+PostgresCluster::~PostgresCluster() {
+    go_on();
+    kill(pid_, SIGQUIT);
+    wait_for(pid_);
+}
+
+void PostgresCluster::start() {
+    pid_ =
+        spawn(as_ordinary_user({bin_ + "/postgres", "-D", folder_.path() + "/data", "-k",
+                                folder_.path(), "-c", "listen_addresses=", "-c",
+                                "max_connections=200", "-c", "recovery_init_sync_method=syncfs"}),
+              folder_.path() + "/server.log");
+    wait_until_ready();
+}
+
+void PostgresCluster::wait_until_ready() const {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
+    while (wait_for(spawn({bin_ + "/pg_isready", "-q", "-h", folder_.path(), "-U", "heddle"},
+                          "/dev/null")) != 0) {
+        if (std::chrono::steady_clock::now() > deadline) {
+            give_up("the server does not answer");
+        }
+    }
+}
+
+std::string PostgresCluster::create_database() {
+    const auto name = "test_" + std::to_string(++databases_);
+    run_sql("postgres", "CREATE DATABASE " + name);
+    return url(name);
+}
+
+std::string PostgresCluster::url(const std::string& database) const {
+    return "postgres://heddle@/" + database + "?host=" + folder_.path();
+}
+
+std::string PostgresCluster::run_sql(const std::string& database, const std::string& sql) const {
+    const auto output = folder_.path() + "/psql-" + base::make_uuid_v7().to_string();
+    const int code =
+        wait_for(spawn({bin_ + "/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d",
+                        url(database), "-c", sql, "-o", output},
+                       folder_.path() + "/psql.log"));
+    EXPECT_EQ(code, 0) << sql;
+    std::string text;
+    if (FILE* file = fopen(output.c_str(), "r"); file != nullptr) {
+        std::array<char, 4096> block{};
+        for (auto n = fread(block.data(), 1, block.size(), file); n > 0;
+             n = fread(block.data(), 1, block.size(), file)) {
+            text.append(block.data(), n);
+        }
+        fclose(file);
+    }
+    while (!text.empty() && text.back() == '\n') {
+        text.pop_back();
+    }
+    return text;
+}
+
+void PostgresCluster::stop() const {
+    // Sessions lead process groups of their own, so each is named.
+    const auto pids = run_sql("postgres",
+                              "SELECT pid FROM pg_stat_activity "
+                              "WHERE application_name LIKE 'heddle%'");
+    kill(pid_, SIGSTOP);
+    for (std::size_t at = 0; at < pids.size();) {
+        const auto end = std::min(pids.find('\n', at), pids.size());
+        kill(std::stoi(pids.substr(at, end - at)), SIGSTOP);
+        at = end + 1;
+    }
+}
+
+void PostgresCluster::go_on() const {
+    // Continues the server and all its children.
+    for (const auto& entry : fs::directory_iterator{"/proc"}) {
+        const auto name = entry.path().filename().string();
+        if (name.find_first_not_of("0123456789") != std::string::npos) {
+            continue;
+        }
+        if (FILE* file = fopen((entry.path() / "stat").c_str(), "r"); file != nullptr) {
+            int pid = 0;
+            int parent = 0;
+            if (fscanf(file, "%d (%*[^)]) %*c %d", &pid, &parent) == 2 && parent == pid_) {
+                kill(pid, SIGCONT);
+            }
+            fclose(file);
+        }
+    }
+    kill(pid_, SIGCONT);
+}
+
+void PostgresCluster::crash_and_restart() {
+    kill(pid_, SIGQUIT);
+    wait_for(pid_);
+    start();
+}
+
+std::unique_ptr<Backend> make_postgres_backend() {
+    return std::make_unique<PostgresBackend>();
+}
+
+}  // namespace heddle::conformance

@@ -1,0 +1,199 @@
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "engine/storage/postgres/postgres_store.hpp"
+#include "tests/conformance/fixture.hpp"
+#include "tests/conformance/postgres_cluster.hpp"
+
+/// What happens to writes when sessions are cut, the server crashes or stops.
+namespace heddle::conformance {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+class PostgresFailures : public testing::Test {
+protected:
+    std::unique_ptr<Engine> open_engine() {
+        auto store = storage::open_postgres_store(url_, limits_, metrics_);
+        if (!store) {
+            ADD_FAILURE() << store.error().message;
+            std::abort();
+        }
+        return std::make_unique<Engine>(std::move(store).value(), "ipc:///this");
+    }
+    [[nodiscard]] std::string database() const {
+        const auto from = url_.find("test_");
+        return url_.substr(from, url_.find('?') - from);
+    }
+
+    // Producers write one row after another, each on a thread of its own, until told to end. A
+    // write that is answered ok must be there afterwards, one that is refused must not; after
+    // in_doubt the producer looks. Nothing else may be answered.
+    struct Producer {
+        base::ThreadId thread = new_thread_id();
+        storage::Seq next = 0;
+        int in_doubt = 0;
+    };
+    void produce(Engine& engine, Producer& producer, const std::atomic<bool>& is_over) {
+        auto claimed = engine.claim(producer.thread);
+        while (!is_over) {
+            auto write = make_write(claimed);
+            write.journal = {make_row(producer.next)};
+            write.new_runs = {make_run(producer.thread)};
+            const auto checkpoint = write.journal[0].checkpoint_id;
+            const auto status = engine.write(std::move(write));
+            if (status) {
+                producer.next += 1;
+            } else if (status.error().code == ErrorCode::in_doubt) {
+                producer.in_doubt += 1;
+                auto row = engine.thread(producer.thread);
+                while (!row) {
+                    row = engine.thread(producer.thread);
+                }
+                if (row->head == producer.next) {
+                    producer.next += 1;
+                }
+            } else {
+                ADD_FAILURE() << base::error_traits(status.error().code).wire_name << " "
+                              << status.error().message << " seq " << producer.next << " "
+                              << checkpoint.to_string();
+                return;
+            }
+        }
+    }
+    template <class Disturb>
+    void run_under_load(int producers, Disturb disturb) {
+        auto engine = open_engine();
+        std::atomic<bool> is_over{false};
+        std::vector<Producer> all(static_cast<std::size_t>(producers));
+        std::vector<std::thread> os_threads;
+        os_threads.reserve(all.size());
+        for (auto& one : all) {
+            os_threads.emplace_back([&] { produce(*engine, one, is_over); });
+        }
+        disturb();
+        is_over = true;
+        for (auto& os_thread : os_threads) {
+            os_thread.join();
+        }
+        storage::Seq rows = 0;
+        int in_doubt = 0;
+        for (const auto& one : all) {
+            EXPECT_EQ(engine->thread(one.thread)->head, one.next - 1);
+            EXPECT_EQ(engine->chain(one.thread)->size(), static_cast<std::size_t>(one.next));
+            storage::RunFilter filter;
+            filter.limit = 1000;
+            const auto runs = engine->runs(one.thread, filter)->size();
+            EXPECT_EQ(runs, std::min<std::size_t>(1000, static_cast<std::size_t>(one.next)));
+            rows += one.next;
+            in_doubt += one.in_doubt;
+        }
+        EXPECT_GT(rows, producers);
+        RecordProperty("rows", std::to_string(rows));
+        RecordProperty("in_doubt", std::to_string(in_doubt));
+    }
+
+    PostgresCluster& cluster_ = PostgresCluster::instance();
+    std::string url_ = cluster_.create_database();
+    observe::Metrics metrics_;
+    storage::StoreLimits limits_;
+};
+
+TEST_F(PostgresFailures, SessionsCutUnderLoadLoseNothingThatWasAcknowledged) {
+    run_under_load(32, [this] {
+        for (int i = 0; i < 30; ++i) {
+            cluster_.run_sql("postgres",
+                             "SELECT pg_sleep(random() * 0.05); SELECT pg_terminate_backend(pid) "
+                             "FROM pg_stat_activity WHERE datname = '" +
+                                 database() + "'");
+        }
+    });
+}
+
+TEST_F(PostgresFailures, ACrashedServerLosesNothingThatWasAcknowledged) {
+    limits_.wait_max = std::chrono::seconds{50};  // recovery takes a while on a slow disk
+    run_under_load(16, [this] {
+        for (int i = 0; i < 2; ++i) {
+            cluster_.run_sql("postgres", "SELECT pg_sleep(0.2)");
+            cluster_.crash_and_restart();
+        }
+        cluster_.run_sql("postgres", "SELECT pg_sleep(0.2)");
+    });
+}
+
+TEST_F(PostgresFailures, AStoppedServerIsGivenUpAtTheDeadline) {
+    limits_.wait_max = milliseconds{1500};
+    auto engine = open_engine();
+    const auto claimed = engine->claim(new_thread_id());
+    ASSERT_TRUE(engine->write(make_write(claimed))) << "its writer is connected";
+    ASSERT_TRUE(engine->thread(claimed.thread.id));
+    cluster_.stop();
+    auto write = make_write(claimed);
+    write.journal = {make_row(0)};
+    const auto begun = steady_clock::now();
+    const auto status = engine->write(write);
+    const auto read = engine->thread(claimed.thread.id);
+    const auto took = steady_clock::now() - begun;
+    cluster_.go_on();
+    EXPECT_EQ(code_of(status), ErrorCode::in_doubt);
+    EXPECT_FALSE(read);
+    EXPECT_LT(took, std::chrono::seconds{20});
+    // It had reached the server or not; either way it is there at most once, and work goes on.
+    const auto head = engine->thread(claimed.thread.id);
+    ASSERT_TRUE(head);
+    write.journal = {make_row(head->head + 1)};
+    EXPECT_TRUE(engine->write(write));
+}
+
+TEST_F(PostgresFailures, EnginesThatStartTogetherMigrateOnce) {
+    std::vector<std::thread> os_threads;
+    std::atomic<int> opened{0};
+    for (int i = 0; i < 6; ++i) {
+        os_threads.emplace_back([&] {
+            auto store = storage::open_postgres_store(url_, limits_, metrics_);
+            opened += store ? 1 : 0;
+        });
+    }
+    for (auto& os_thread : os_threads) {
+        os_thread.join();
+    }
+    EXPECT_EQ(opened.load(), 6);
+    EXPECT_EQ(cluster_.run_sql(database(), "SELECT version FROM heddle.schema_version"), "1");
+}
+
+TEST_F(PostgresFailures, ANewerSchemaIsRefused) {
+    open_engine().reset();
+    cluster_.run_sql(database(), "UPDATE heddle.schema_version SET version = 99");
+    const auto store = storage::open_postgres_store(url_, limits_, metrics_);
+    ASSERT_FALSE(store);
+    EXPECT_EQ(store.error().code, ErrorCode::unavailable);
+}
+
+TEST_F(PostgresFailures, AServerThatIsNotThereIsUnavailable) {
+    const auto store =
+        storage::open_postgres_store("postgres://heddle@/x?host=/nowhere", limits_, metrics_);
+    ASSERT_FALSE(store);
+    EXPECT_EQ(store.error().code, ErrorCode::unavailable);
+    EXPECT_EQ(store.error().message.find("nowhere"), std::string::npos);
+}
+
+TEST_F(PostgresFailures, StepsOfAThreadTouchNoIndexOfThreads) {
+    auto engine = open_engine();
+    const auto claimed = engine->claim(new_thread_id());
+    for (storage::Seq seq = 0; seq < 100; ++seq) {
+        auto write = make_write(claimed);
+        write.status = seq % 2 == 0 ? ThreadStatus::busy : ThreadStatus::idle;
+        write.journal = {make_row(seq)};
+        ASSERT_TRUE(engine->write(write));
+    }
+    engine.reset();
+    const auto hot = cluster_.run_sql(database(),
+                                      "SELECT n_tup_upd >= 100 AND n_tup_hot_upd >= n_tup_upd - 5 "
+                                      "FROM pg_stat_user_tables WHERE relname = 'threads'");
+    EXPECT_EQ(hot, "t");
+}
+
+}  // namespace
+}  // namespace heddle::conformance

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "engine/graph/task_run.hpp"
+
+/// Events of the modes tasks, checkpoints and debug. Each costs O(state) and is built only when
+/// somebody reads that mode.
+namespace heddle::graph {
+
+void emit_task_start(StepScope& scope, const PlannedTask& task);
+void emit_task_end(StepScope& scope, const PlannedTask& task, const TaskOutcome& outcome);
+
+/// @param parent  the checkpoint before this one, nil on a new thread
+void emit_checkpoint(RunHost& host,
+                     const RunSpec& spec,
+                     const Position& position,
+                     const storage::JournalRow& row,
+                     const base::CheckpointId& parent);
+
+}  // namespace heddle::graph

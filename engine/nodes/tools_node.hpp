@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/graph/node.hpp"
+#include "engine/tools/tool.hpp"
+
+namespace heddle::nodes {
+
+struct ToolsNodeSpec {
+    tools::ToolSet tools;
+    bool fail_on_error = false;  ///< on_error: fail. Else the model is told and may try again
+};
+
+/// kind tools: carries out the tool calls of the last ai message, all at once (at most 64, else the
+/// node fails), and appends one tool message for each, in the order of the calls. A failing tool, a
+/// tool that does not exist and arguments that do not fit become messages with status "error". A
+/// call's idempotency key is the task's id and the call's: a repeat after a crash has the same.
+std::shared_ptr<const graph::Node> make_tools_node(ToolsNodeSpec spec);
+
+/// Holds when the last message calls one of these tools: breakpoints before tools.
+std::shared_ptr<const graph::Condition> make_tool_called(std::vector<std::string> tools);
+
+}  // namespace heddle::nodes

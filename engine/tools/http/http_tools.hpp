@@ -1,0 +1,35 @@
+#pragma once
+
+#include <filesystem>
+
+#include "engine/base/json.hpp"
+#include "engine/base/result.hpp"
+#include "engine/net/http_client.hpp"
+#include "engine/observe/metrics.hpp"
+#include "engine/tools/tool.hpp"
+
+namespace heddle::tools {
+
+/// Every operation of an OpenAPI 3 document that has an operationId, as a tool of that name: its
+/// parameters are the path, query and JSON body properties in one object schema.
+///
+/// settings (one entry of the agent file's `tools`, environment already expanded):
+///   http         the document, YAML or JSON, relative to base_dir, at most 4 MB
+///   base_url     where to send; default the document's servers[0].url
+///   headers      {NAME: value} added to every request (value "env:NAME" reads the environment)
+///   timeout      seconds for one call, default 30        answer_bytes_max  default 256 KB
+///   only         [operationId], default all
+/// A call validates its args, fills the URL (a path argument is one percent-encoded segment: no
+/// argument can leave base_url's host or path) and sends Idempotency-Key with every method but GET.
+///   2xx          ToolAnswer, content is the body
+///   3xx, 4xx     ToolAnswer with is_error and the body
+///   5xx, no answer   GET is repeated within the deadline (at most 3 times), then
+///                tool_error | timeout | unavailable
+/// `http` and `metrics` outlive the tools.
+/// @return not_found, invalid_argument with `field` naming the operation and what was expected
+base::Result<ToolSet> make_http_tools(net::HttpClient& http,
+                                      observe::Metrics& metrics,
+                                      const base::Json& settings,
+                                      const std::filesystem::path& base_dir);
+
+}  // namespace heddle::tools

@@ -1,0 +1,139 @@
+// POST /chat: one call a turn, for people with curl.
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "engine/api/api.hpp"
+#include "engine/api/fields.hpp"
+#include "engine/api/json_scan.hpp"
+#include "engine/api/shapes.hpp"
+
+namespace heddle::api {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Json;
+using base::ThreadId;
+
+constexpr std::size_t kMessageBytesMax = 1U << 20U;
+
+// A message's content is a string or a list of blocks, of which the text ones are the reply.
+std::string text_of(const Json& message) {
+    const auto content = message.find("content");
+    if (content == message.end()) {
+        return {};
+    }
+    if (content->is_string()) {
+        return content->get<std::string>();
+    }
+    std::string text;
+    if (content->is_array()) {
+        for (const auto& block : *content) {
+            if (block.is_object() && block.value("type", Json{}) == "text") {
+                const auto at = block.find("text");
+                if (at != block.end() && at->is_string()) {
+                    text += at->get<std::string>();
+                }
+            }
+        }
+    }
+    return text;
+}
+
+// The agent's last word: the newest message, if the agent wrote it.
+std::optional<std::string> reply_of(const scheduler::RunOutcome& outcome) {
+    const auto messages = find_member(outcome.values, "messages");
+    if (!messages) {
+        return std::nullopt;
+    }
+    const auto last = find_last_element(*messages);
+    if (!last) {
+        return std::nullopt;
+    }
+    const auto message = base::parse_stored_json(*last);
+    if (!message || !message->is_object() || message->value("type", Json{}) != "ai") {
+        return std::nullopt;
+    }
+    return text_of(*message);
+}
+
+Response chat_response(const scheduler::RunOutcome& outcome, const storage::RunRow& run) {
+    const Json ids{{"thread_id", run.thread_id.to_string()}, {"run_id", run.id.to_string()}};
+    if (is_failure(outcome)) {
+        auto body = Json::parse(error_json(outcome.error));
+        body.update(ids);
+        return json_response(base::error_traits(outcome.error.code).http_status,
+                             base::dump_json(body));
+    }
+    Json body = ids;
+    const auto reply = reply_of(outcome);
+    body["reply"] = reply ? Json(*reply) : Json{};
+    body["status"] = outcome.interrupts.empty() ? "done" : "interrupted";
+    body["usage"] = {{"input_tokens", outcome.input_tokens},
+                     {"output_tokens", outcome.output_tokens},
+                     {"total_tokens", outcome.input_tokens + outcome.output_tokens}};
+    return json_response(200, base::dump_json(body));
+}
+
+}  // namespace
+
+base::Task<Api::Outcome> Api::chat(Call& call) {
+    const auto json = parse_body(call.request.body);
+    if (!json) {
+        co_return json.error();
+    }
+    Fields body{*json};
+    const auto agent = body.text("agent");
+    if (!agent) {
+        body.refuse("agent", "is required");
+    }
+    const auto message = body.text("message");
+    if (!message) {
+        body.refuse("message", "is required");
+    }
+    if (message && message->size() > kMessageBytesMax) {
+        body.refuse("message", fmt::format("has more than {} bytes", kMessageBytesMax));
+    }
+    const auto named = body.id<ThreadId>("thread_id");
+    const auto* metadata = body.object("metadata");
+    const auto* context = body.object("context");
+    if (auto status = body.finish(); !status) {
+        co_return std::move(status).error();
+    }
+    const auto* assistant = scheduler_.catalog().find(*agent);
+    if (assistant == nullptr) {
+        constexpr std::size_t kShownMax = 64;
+        co_return Error{ErrorCode::not_found,
+                        fmt::format("Agent not found: {}", agent->substr(0, kShownMax)), "agent"};
+    }
+    const auto here = *ThreadId::parse(call.request.thread_id);
+    const auto thread = named.value_or(here);
+    if (&scheduler_.pool().of(thread) != &scheduler_.pool().of(here)) {
+        co_return Answer{Elsewhere{thread}};
+    }
+    scheduler::RunRequest request;
+    request.thread_id = thread;
+    request.assistant = *assistant;
+    request.recursion_limit = assistant->graph->recursion_limit;
+    request.create_thread = true;
+    Json said{{"type", "human"}, {"content", *message}};
+    request.input = Json{{"messages", Json::array({std::move(said)})}};
+    if (metadata != nullptr) {
+        request.metadata = *metadata;
+    }
+    if (context != nullptr) {
+        request.configurable = *context;
+    }
+
+    auto run = co_await start_run(call, std::move(request));
+    if (!run) {
+        co_return std::move(run).error();
+    }
+    Render render = [row = (*run)->row()](const scheduler::RunOutcome& outcome) {
+        return chat_response(outcome, row);
+    };
+    co_return co_await answer_at_end(call, *run, options_.chat_silence_max, std::move(render));
+}
+
+}  // namespace heddle::api

@@ -1,0 +1,250 @@
+// How a run is reported: one answer at its end, or its events as they happen.
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "engine/api/api.hpp"
+#include "engine/api/shapes.hpp"
+#include "engine/api/sse.hpp"
+#include "engine/scheduler/run_kwargs.hpp"
+
+namespace heddle::api {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using graph::StreamMode;
+
+// Events that wait in the log go out together up to here: one frame instead of many.
+constexpr std::size_t kBatchBytes = 32U << 10U;
+// More than an event's field names, its mode's name and its id come to.
+constexpr std::size_t kFramingBytes = 96;
+constexpr base::Duration kEndWaitMax = std::chrono::seconds{30};
+
+std::string_view event_name(StreamMode mode) noexcept {
+    return mode == StreamMode::messages_tuple ? "messages" : scheduler::to_string(mode);
+}
+
+std::string run_path(const storage::RunRow& run, bool stateless) {
+    const auto path = fmt::format("/runs/{}", run.id.to_string());
+    return stateless ? path : fmt::format("/threads/{}{}", run.thread_id.to_string(), path);
+}
+
+Response stream_head(const storage::RunRow& run, bool stateless) {
+    const auto path = run_path(run, stateless);
+    Response head{200, {{"content-type", "text/event-stream"}, {"cache-control", "no-store"}}, {}};
+    head.headers.emplace_back("content-location", path);
+    head.headers.emplace_back("location", path + "/stream");
+    return head;
+}
+
+void append_metadata(std::string& out, const storage::RunRow& run) {
+    const auto data = fmt::format(R"({{"run_id":"{}","attempt":{}}})", run.id.to_string(),
+                                  std::max(run.attempt, 1));
+    append_event(out, "metadata", data, 0);
+}
+
+// No modes: all of them.
+bool wants(const std::vector<StreamMode>& modes, StreamMode mode) noexcept {
+    return modes.empty() || std::find(modes.begin(), modes.end(), mode) != modes.end();
+}
+
+base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string tail) {
+    if (!tail.empty()) {
+        const auto written = co_await sink.write(std::move(tail));
+        if (!written) {
+            co_return Answer{Streamed{}};
+        }
+    }
+    sink.end();
+    co_return Answer{Streamed{}};
+}
+
+// One reader's way through a log.
+class LogReader {
+public:
+    LogReader(scheduler::RunLog& log, std::vector<StreamMode> modes, std::uint64_t after)
+        : log_{log}, modes_{std::move(modes)}, position_{after} {
+        // Ids above the log's come from an earlier engine's numbering: better twice than never.
+        if (position_ > log_.last_id()) {
+            position_ = 0;
+        }
+    }
+
+    /// Appends what is there: whole events, until there are kBatchBytes. One event may be longer.
+    void take(std::string& out) {
+        while (out.size() < kBatchBytes && take_next(out, std::string::npos)) {
+        }
+    }
+    /// Appends whole events only as long as `out` stays within `bytes_max`.
+    void take_within(std::string& out, std::size_t bytes_max) {
+        while (take_next(out, bytes_max)) {
+        }
+    }
+    [[nodiscard]] bool is_at_end() const noexcept {
+        return log_.find_after(position_) == nullptr && log_.is_closed();
+    }
+    /// Events went from the log before they were read.
+    [[nodiscard]] bool has_gap() const noexcept { return gap_; }
+
+private:
+    bool take_next(std::string& out, std::size_t bytes_max) {
+        const auto* event = log_.find_after(position_);
+        if (event == nullptr) {
+            return false;
+        }
+        const bool wanted = wants(modes_, event->mode);
+        if (wanted && event->data.size() + kFramingBytes + out.size() > bytes_max) {
+            return false;
+        }
+        if (event->id != position_ + 1 && position_ + 1 < log_.first_id()) {
+            gap_ = true;
+        }
+        position_ = event->id;
+        if (wanted) {
+            append_event(out, event_name(event->mode), event->data, event->id);
+        }
+        return true;
+    }
+
+    scheduler::RunLog& log_;
+    std::vector<StreamMode> modes_;
+    std::uint64_t position_;
+    bool gap_ = false;
+};
+
+}  // namespace
+
+base::Task<Api::Outcome> Api::answer_at_end(Call& call,
+                                            scheduler::RunHandle run,
+                                            base::Duration silence,
+                                            Render render) {
+    auto& sink = call.sink;
+    bool started = false;
+    while (true) {
+        auto outcome = co_await run->wait_finished(wait_until(call.request, silence));
+        if (sink.gone().is_cancelled()) {
+            co_return Answer{Streamed{}};
+        }
+        if (outcome) {
+            auto response = render(*outcome);
+            if (!started) {
+                co_return Answer{std::move(response)};
+            }
+            co_return co_await finish_stream(sink, std::move(response.body));
+        }
+        auto error = std::move(outcome).error();
+        const bool is_late = base::system_clock().now() >= call.request.deadline;
+        if (run->is_finished() || is_late) {
+            if (started) {
+                sink.fail(error.code);
+            } else {
+                co_return error;
+            }
+            co_return Answer{Streamed{}};
+        }
+        if (started) {
+            std::string silence_break = "\n";
+            const auto written = co_await sink.write(std::move(silence_break));
+            if (!written) {
+                co_return Answer{Streamed{}};
+            }
+        } else {
+            // Only now: until here the answer could still be one frame, with a status of its own.
+            auto head = render(scheduler::RunOutcome{});
+            head.status = 200;
+            head.body = "\n";
+            sink.start(std::move(head));
+            started = true;
+        }
+    }
+}
+
+base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run, StreamPlan plan) {
+    auto& sink = call.sink;
+    auto& log = run->log();
+    LogReader reader{log, plan.modes, plan.after.value_or(0)};
+    auto head = stream_head(run->row(), plan.stateless);
+    if (!plan.after) {
+        append_metadata(head.body, run->row());
+    }
+    reader.take_within(head.body, kHeadBodyBytesMax);
+    sink.start(std::move(head));
+    const auto on_gone = sink.gone().on_cancel([&log] { log.changed().notify_all(); });
+    base::CancelSource::Registration cancel = plan.cancel_on_disconnect
+                                                  ? cancel_when_gone(call, run)
+                                                  : base::CancelSource::Registration{};
+
+    auto heartbeat_at = base::system_clock().now() + options_.heartbeat_every;
+    while (!reader.is_at_end() && !reader.has_gap() && !sink.gone().is_cancelled()) {
+        std::string batch;
+        reader.take(batch);
+        const auto now = base::system_clock().now();
+        if (now >= call.request.deadline) {
+            sink.fail(ErrorCode::timeout);
+            co_return Answer{Streamed{}};
+        }
+        if (batch.empty() && now >= heartbeat_at) {
+            batch = kHeartbeat;
+        }
+        if (!batch.empty()) {
+            heartbeat_at = now + options_.heartbeat_every;
+            const auto written = co_await sink.write(std::move(batch));
+            if (!written) {
+                co_return Answer{Streamed{}};
+            }
+            continue;
+        }
+        if (reader.is_at_end()) {
+            break;
+        }  // the last events were of modes that nobody asked for
+        co_await log.changed().wait(std::min(heartbeat_at, call.request.deadline));
+    }
+    if (sink.gone().is_cancelled()) {
+        co_return Answer{Streamed{}};
+    }
+
+    std::string tail;
+    if (reader.has_gap()) {
+        const Error lost{ErrorCode::overloaded,
+                         "events were dropped before they were read; read the thread's state"};
+        append_event(tail, "error", failure_json(lost), log.last_id() + 1);
+    } else {
+        // The log closes when the run has ended here; the answer may say so once that is on disk.
+        const auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
+        if (!outcome) {
+            sink.fail(outcome.error().code);
+            co_return Answer{Streamed{}};
+        }
+        if (is_failure(*outcome)) {
+            append_event(tail, "error", failure_json(outcome->error), log.last_id() + 1);
+        } else if (log.last_id() == 0 && wants(plan.modes, StreamMode::values)) {
+            append_event(tail, "values", outcome_values(*outcome), 1);
+        }
+    }
+    co_return co_await finish_stream(sink, std::move(tail));
+}
+
+base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, StreamPlan plan) {
+    auto head = stream_head(row, plan.stateless);
+    if (!plan.after) {
+        append_metadata(head.body, row);
+    }
+    // The events themselves are gone; what they came to is not.
+    const auto next_id = plan.after.value_or(0) + 1;
+    std::string tail;
+    if (row.status != storage::RunStatus::success) {
+        append_event(tail, "error", stored_failure_json(row.error), next_id);
+    } else if (wants(plan.modes, StreamMode::values)) {
+        const auto values = co_await values_of_run(row.thread_id, row.id);
+        if (!values) {
+            co_return values.error();
+        }
+        append_event(tail, "values", *values, next_id);
+    }
+    call.sink.start(std::move(head));
+    co_return co_await finish_stream(call.sink, std::move(tail));
+}
+
+}  // namespace heddle::api

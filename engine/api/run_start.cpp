@@ -1,0 +1,210 @@
+// From a request to a RunHandle: ids, submission, finding runs that exist already.
+#include <cstdio>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "engine/api/api.hpp"
+#include "engine/api/run_body.hpp"
+#include "engine/base/sha1.hpp"
+#include "engine/observe/log.hpp"
+#include "engine/scheduler/run_kwargs.hpp"
+
+namespace heddle::api {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::RunId;
+using base::ThreadId;
+
+// Space of the version 5 ids below: any fixed value serves, it only must never change.
+constexpr std::string_view kDerivedSpace = "6f1d5f8e-1c5b-4b0e-9d43-8a0c6f6d2b11";
+
+base::Uuid derived_id(std::string_view name) {
+    return base::make_uuid_v5(*base::Uuid::parse(kDerivedSpace), name);
+}
+
+std::string hash_of(std::string_view body) {
+    std::string hex;
+    for (const auto byte : base::sha1(body)) {
+        hex += fmt::format("{:02x}", byte);
+    }
+    return hex;
+}
+
+}  // namespace
+
+base::Result<ThreadId> Api::thread_of_run(const Request& request, bool stateless) const {
+    if (!stateless) {
+        return parse_id<ThreadId>(request.params[0], "thread_id");
+    }
+    // Not the edge's key: that may name a thread that exists, and this one is deleted with its run.
+    // Derived from the run id, a repeat of the request finds the same thread and run again.
+    const auto run = RunId::parse(request.run_id);
+    return ThreadId{run ? derived_id("thread of run " + run->to_string()) : base::make_uuid_v7()};
+}
+
+base::Task<base::Result<RunBody>> Api::read_run(Call& call) {
+    const auto& request = call.request;
+    const bool stateless = request.params.empty();
+    auto body = read_run_body(request.body, stateless, scheduler_.catalog());
+    if (!body) {
+        co_return std::move(body).error();
+    }
+    body->run.thread_id = *ThreadId::parse(stateless ? request.thread_id : request.params[0]);
+    if (body->checkpoint) {
+        auto status =
+            co_await check_newest(body->run.thread_id, *body->checkpoint, body->checkpoint_field);
+        if (!status) {
+            co_return std::move(status).error();
+        }
+    }
+    co_return body;
+}
+
+base::Task<base::Status> Api::check_newest(ThreadId thread,
+                                           base::CheckpointId checkpoint,
+                                           std::string field) {
+    const auto row = co_await base::from_callback<base::Result<storage::ThreadRow>>(
+        [&](auto done) { store().load_thread(thread, std::move(done)); });
+    if (!row) {
+        co_return row.error();
+    }
+    const auto newest =
+        co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
+            [&](auto done) { store().list_journal(thread, storage::kNoSeq, 1, std::move(done)); });
+    if (!newest) {
+        co_return newest.error();
+    }
+    const bool is_newest = row->status != storage::ThreadStatus::busy && !newest->empty() &&
+                           newest->front().checkpoint_id == checkpoint;
+    if (is_newest) {
+        co_return base::ok();
+    }
+    co_return Error{ErrorCode::unsupported,
+                    field +
+                        ": a run starts from its thread's newest checkpoint; starting from "
+                        "another one is not supported",
+                    field};
+}
+
+base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
+                                                              scheduler::RunRequest run) {
+    const auto& request = call.request;
+    const auto& metrics = scheduler_.metrics();
+    if (request.hop == 0 &&
+        metrics.runs_running.load() + metrics.runs_waiting.load() >= options_.runs_max) {
+        co_return Error{ErrorCode::overloaded, "the engine runs as many as it may"};
+    }
+    const auto hinted = RunId::parse(request.run_id);
+    run.run_id = hinted ? *hinted : RunId{base::make_uuid_v7()};
+    run.maybe_repeated = request.hop > 0;
+    const auto* key = request.find_header("idempotency-key");
+    if (key != nullptr && !key->empty() && !run.temporary_thread) {
+        run.run_id = RunId{derived_id(run.thread_id.to_string() + ' ' + *key)};
+        run.maybe_repeated = true;
+    }
+    run.request_hash = hash_of(request.body);
+    run.kwargs = scheduler::encode_kwargs(run);
+
+    auto& shard = scheduler_.of(run.thread_id);
+    auto handle = co_await shard.submit(std::move(run), request.hop > 0);
+    if (!handle) {
+        co_return std::move(handle).error();
+    }
+    auto stored = co_await (*handle)->wait_accepted(wait_until(request, options_.store_wait_max));
+    if (!stored) {
+        auto error = std::move(stored).error();
+        // Stored or not, a repeat elsewhere finds it by its id.
+        if (error.code == ErrorCode::in_doubt) {
+            error.code = ErrorCode::unavailable;
+        }
+        co_return error;
+    }
+    if (!(*handle)->is_finished()) {
+        call.sink.accepted((*handle)->epoch());
+        call.accepted = true;
+    }
+    co_return handle;
+}
+
+base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread, RunId run) {
+    auto& shard = scheduler_.of(thread);
+    Attached attached;
+    attached.run = shard.find_run(thread, run);
+    if (attached.run != nullptr) {
+        co_return attached;
+    }
+    auto row = co_await base::from_callback<base::Result<storage::RunRow>>(
+        [&](auto done) { store().load_run(thread, run, std::move(done)); });
+    if (!row) {
+        if (row.error().code != ErrorCode::not_found) {
+            co_return std::move(row).error();
+        }
+        co_return Error{ErrorCode::not_found, "Run not found", "run_id"};
+    }
+    if (storage::is_final(row->status)) {
+        attached.row = std::move(*row);
+        co_return attached;
+    }
+    // It is executing somewhere, or its engine died: submitting the stored request again joins it,
+    // takes it over, or names the engine that has it.
+    auto again = scheduler::decode_run(*row, scheduler_.catalog());
+    if (!again) {
+        co_return std::move(again).error();
+    }
+    auto handle = co_await shard.submit(std::move(*again), call.request.hop > 0);
+    if (!handle) {
+        co_return std::move(handle).error();
+    }
+    attached.run = std::move(*handle);
+    co_return attached;
+}
+
+base::Task<> Api::cancel_quietly(ThreadId thread, RunId run) {
+    const auto status = co_await scheduler_.of(thread).cancel_run(thread, run);
+    if (!status) {
+        observe::log(observe::LogLevel::info, "api", "run {} not cancelled: {}", run.to_string(),
+                     status.error().message);
+    }
+}
+
+base::CancelSource::Registration Api::cancel_when_gone(Call& call,
+                                                       const scheduler::RunHandle& run) {
+    const auto thread = run->row().thread_id;
+    const auto id = run->row().id;
+    return call.sink.gone().on_cancel(
+        [this, thread, id] { scheduler_.pool().of(thread).spawn(cancel_quietly(thread, id)); });
+}
+
+base::Task<base::Result<std::string>> Api::values_of_run(ThreadId thread, RunId run) {
+    constexpr std::int32_t kPage = 1000;
+    constexpr int kPagesMax = 20;
+    auto before = storage::kNoSeq;
+    for (int page = 0; page < kPagesMax; ++page) {
+        const auto rows =
+            co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
+                [&](auto done) { store().list_journal(thread, before, kPage, std::move(done)); });
+        if (!rows) {
+            co_return rows.error();
+        }
+        for (const auto& row : *rows) {
+            before = row.seq;
+            if (row.run_id != run) {
+                continue;
+            }
+            auto state = co_await scheduler_.of(thread).load_state(thread, row.checkpoint_id);
+            if (!state) {
+                co_return std::move(state).error();
+            }
+            co_return *state ? std::move((*state)->values) : std::string{"{}"};
+        }
+        if (rows->size() < static_cast<std::size_t>(kPage) || before == 0) {
+            break;
+        }
+    }
+    co_return std::string{"{}"};
+}
+
+}  // namespace heddle::api

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <variant>
+
+namespace heddle::app {
+
+/// What heddle-engine was asked to do: command line over --config file over defaults.
+struct Options {
+    std::string listen;     ///< ipc:///path or tcp://address:port
+    std::string advertise;  ///< as edges of other machines reach `listen`; empty: the same
+    std::string store;      ///< memory:, sqlite:/path, postgres://...
+    std::string agents;     ///< folder with NAME/agent.yaml
+    std::string name;       ///< in logs and /info; default: from `listen`
+    std::string log_level = "info";
+    std::size_t shards = 2;
+    std::size_t request_body_bytes_max = 32U << 20U;
+    std::size_t open_requests_max = 20'000;
+    std::uint32_t drain_seconds = 5;  ///< for runs to end after SIGTERM
+};
+
+/// The process is to end now, with this text on stderr (stdout for --help) and this code.
+struct Exit {
+    int code = 0;
+    std::string text;
+};
+
+/// Never throws. Every problem of the file and the command line names the option.
+std::variant<Options, Exit> read_options(int argc, const char* const* argv);
+
+}  // namespace heddle::app

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "engine/scheduler/catalog.hpp"
+#include "engine/scheduler/scheduler.hpp"
+#include "engine/storage/store.hpp"
+
+/// Reading committed checkpoints back: needs no ownership, any engine, any shard.
+namespace heddle::scheduler {
+
+/// @param checkpoint  unset: the newest
+/// @return nullopt inside if the thread has no checkpoint yet
+///         not_found   no such thread or checkpoint
+///         conflict    the thread's assistant is not served by this engine
+base::Task<base::Result<std::optional<StateAt>>> read_state(
+    storage::Store& store,
+    const Catalog& catalog,
+    base::ThreadId thread,
+    std::optional<base::CheckpointId> checkpoint);
+
+/// Newest first, at most `limit` (1..1000); reads each snapshot chain once, however many of its
+/// rows are asked for.
+base::Task<base::Result<std::vector<StateAt>>> read_history(
+    storage::Store& store,
+    const Catalog& catalog,
+    base::ThreadId thread,
+    std::optional<base::CheckpointId> before,
+    std::int32_t limit);
+
+}  // namespace heddle::scheduler

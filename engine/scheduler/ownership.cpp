@@ -1,0 +1,131 @@
+#include "engine/scheduler/ownership.hpp"
+
+#include <future>
+
+#include "engine/observe/log.hpp"
+
+namespace heddle::scheduler {
+
+Ownership::Ownership(Scheduler& scheduler, std::string endpoint, OwnershipLimits limits)
+    : scheduler_{scheduler}, endpoint_{std::move(endpoint)}, limits_{limits} {}
+
+base::EngineId Ownership::engine_id() const {
+    const std::lock_guard lock{id_mutex_};
+    return id_;
+}
+
+base::Status Ownership::start() {
+    std::promise<base::Status> registered;
+    auto answer = registered.get_future();
+    loops_.spawn([](Ownership& self, std::promise<base::Status>& done) -> base::Task<> {
+        done.set_value(co_await self.register_anew());
+    }(*this, registered));
+    auto status = answer.get();
+    if (!status) {
+        return status;
+    }
+    loops_.spawn(keep_lease());
+    loops_.spawn(take_over());
+    return base::ok();
+}
+
+void Ownership::leave() {
+    if (left_.exchange(true)) {
+        return;
+    }
+    loops_.stop();
+    std::promise<void> gone;
+    auto answer = gone.get_future();
+    scheduler_.store().unregister_engine([&gone](const base::Status& status) {
+        if (!status) {
+            observe::log(observe::LogLevel::warn, "ownership", "not unregistered: {}",
+                         status.error().message);
+        }
+        gone.set_value();
+    });
+    answer.wait();
+}
+
+void Ownership::stop() {
+    loops_.stop();
+}
+
+base::Task<base::Status> Ownership::register_anew() {
+    const base::EngineId id{base::make_uuid_v7()};
+    storage::EngineRow row;
+    row.id = id;
+    row.endpoint = endpoint_;
+    row.draining = draining_.load(std::memory_order_relaxed);
+    auto status = co_await base::from_callback<base::Status>(
+        [&](auto done) { scheduler_.store().register_engine(std::move(row), std::move(done)); });
+    if (status) {
+        const std::lock_guard lock{id_mutex_};
+        id_ = id;
+    }
+    co_return status;
+}
+
+base::Task<bool> Ownership::renew(base::Instant& renewed_at) {
+    const auto asked_at = base::system_clock().now();
+    const auto status = co_await base::from_callback<base::Status>([&](auto done) {
+        scheduler_.store().heartbeat(draining_.load(std::memory_order_relaxed), std::move(done));
+    });
+    if (status) {
+        renewed_at = asked_at;
+        co_return true;
+    }
+    const auto code = status.error().code;
+    const bool expired = code == base::ErrorCode::stale_epoch || code == base::ErrorCode::not_found;
+    observe::log(observe::LogLevel::warn, "ownership", "heartbeat failed: {}",
+                 status.error().message);
+    co_return !expired && base::system_clock().now() - renewed_at < limits_.lease;
+}
+
+base::Task<> Ownership::keep_lease() {
+    auto renewed_at = base::system_clock().now();
+    while (!left_.load(std::memory_order_relaxed)) {
+        co_await base::wait_for(limits_.heartbeat_every);
+        if (left_.load(std::memory_order_relaxed)) {
+            co_return;
+        }
+        const bool held = co_await renew(renewed_at);
+        if (held) {
+            continue;
+        }
+        observe::log(observe::LogLevel::error, "ownership", "lease lost: all runs are abandoned");
+        abandon_all();
+        const auto status = co_await register_anew();
+        if (status) {
+            renewed_at = base::system_clock().now();
+        }
+    }
+}
+
+base::Task<> Ownership::take_over() {
+    while (!left_.load(std::memory_order_relaxed)) {
+        co_await base::wait_for(limits_.recovery_every);
+        if (draining_.load(std::memory_order_relaxed)) {
+            continue;
+        }
+        const auto orphans =
+            co_await base::from_callback<base::Result<std::vector<base::ThreadId>>>([&](auto done) {
+                scheduler_.store().find_orphans(limits_.orphans_per_round, std::move(done));
+            });
+        if (!orphans) {
+            continue;
+        }
+        for (const auto& thread : *orphans) {
+            auto& owner = scheduler_.of(thread);
+            scheduler_.pool().of(thread).post([&owner, thread] { owner.recover(thread); });
+        }
+    }
+}
+
+void Ownership::abandon_all() {
+    for (std::size_t i = 0; i < scheduler_.pool().size(); ++i) {
+        auto& shard_scheduler = scheduler_.at(i);
+        scheduler_.pool().at(i).post([&shard_scheduler] { shard_scheduler.abandon_all(); });
+    }
+}
+
+}  // namespace heddle::scheduler

@@ -1,0 +1,80 @@
+#include "engine/scheduler/run.hpp"
+
+#include "engine/base/json.hpp"
+#include "engine/scheduler/run_kwargs.hpp"
+
+namespace heddle::scheduler {
+Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max)
+    : request_{std::move(request)}, log_{log_bytes_max} {
+    row_.id = request_.run_id;
+    row_.thread_id = request_.thread_id;
+    row_.assistant_id = request_.assistant.id;
+    row_.metadata = base::dump_json(request_.metadata);
+    row_.kwargs = request_.kwargs;
+    row_.multitask_strategy = to_string(request_.strategy);
+    row_.request_hash = request_.request_hash;
+    row_.created_at_us = now_us;
+    row_.updated_at_us = now_us;
+}
+
+base::Task<base::Status> Run::wait_accepted(base::Instant deadline) {
+    while (!accepted_ && !failure_) {
+        if (base::system_clock().now() >= deadline) {
+            co_return base::Error{base::ErrorCode::timeout, "the run was not stored in time"};
+        }
+        co_await changed_.wait(deadline);
+    }
+    if (failure_ && !accepted_) {
+        co_return *failure_;
+    }
+    co_return base::ok();
+}
+
+base::Task<base::Result<RunOutcome>> Run::wait_finished(base::Instant deadline) {
+    while (!is_finished()) {
+        if (base::system_clock().now() >= deadline) {
+            co_return base::Error{base::ErrorCode::timeout, "the run has not ended in time"};
+        }
+        co_await changed_.wait(deadline);
+    }
+    if (outcome_) {
+        co_return *outcome_;
+    }
+    co_return *failure_;
+}
+
+// NOLINTNEXTLINE: see RunHandle
+std::shared_ptr<Run> Run::make_ended(RunRequest request, storage::RunRow row, RunOutcome outcome) {
+    auto run = std::make_shared<Run>(std::move(request), row.created_at_us, 0);
+    run->row_ = std::move(row);
+    run->finish(std::move(outcome));
+    return run;
+}
+
+void Run::accept() {
+    accepted_ = true;
+    changed_.notify_all();
+}
+
+void Run::finish(RunOutcome outcome) {
+    if (is_finished()) {
+        return;
+    }
+    accepted_ = true;
+    row_.status = outcome.status;
+    row_.updated_at_us = base::unix_microseconds();
+    outcome_ = std::move(outcome);
+    log_.close();
+    changed_.notify_all();
+}
+
+void Run::fail(const base::Error& error) {
+    if (is_finished()) {
+        return;
+    }
+    failure_ = error;
+    log_.close();
+    changed_.notify_all();
+}
+
+}  // namespace heddle::scheduler

@@ -1,0 +1,98 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/base/cancel.hpp"
+#include "engine/base/signal.hpp"
+#include "engine/graph/runner.hpp"
+#include "engine/scheduler/catalog.hpp"
+#include "engine/scheduler/run_log.hpp"
+#include "engine/scheduler/thread_queue.hpp"
+#include "engine/storage/store.hpp"
+
+namespace heddle::scheduler {
+
+enum class Durability : std::uint8_t { sync, async, exit };
+
+/// What the API asks for when a run is to be created; everything validated.
+struct RunRequest {
+    base::ThreadId thread_id;
+    base::RunId run_id;  ///< the edge's, or minted by the API
+    Assistant assistant;
+    bool create_thread = false;       ///< if_not_exists: create, or a stateless run
+    bool temporary_thread = false;    ///< stateless with on_completion: delete
+    bool maybe_repeated = false;      ///< the edge may have sent this before (hop > 0)
+    std::optional<base::Json> input;  ///< unset: go on from where the thread stands
+    base::Json configurable = base::Json::object();
+    base::Json metadata = base::Json::object();  ///< the run's own, also in its checkpoints
+    std::string kwargs = "{}";  ///< JSON object shown as Run.kwargs; recovery reads it again
+    std::string request_hash;   ///< of the request body
+    MultitaskStrategy strategy = MultitaskStrategy::enqueue;
+    Durability durability = Durability::async;
+    std::vector<graph::StreamMode> stream_modes;  ///< what is logged; empty: nothing
+    std::vector<std::string> interrupt_before;
+    std::vector<std::string> interrupt_after;
+    std::int32_t recursion_limit = 25;
+    base::Duration time_max = std::chrono::minutes{15};  ///< of execution, not of waiting
+};
+
+/// How a run ended, once that is on disk.
+struct RunOutcome {
+    storage::RunStatus status = storage::RunStatus::success;
+    base::Error error;          ///< when status is error, timeout or interrupted
+    std::string values = "{}";  ///< the state at the run's end, compact JSON text
+    base::Json interrupts = base::Json::object();  ///< Thread.interrupts after a breakpoint
+    std::int64_t input_tokens = 0;
+    std::int64_t output_tokens = 0;
+};
+
+/// One run while this engine knows it: waiting, executing, or ended a short while ago. Belongs to
+/// its thread's shard; held by shared handles there, so that a client may still read the end.
+class Run {
+public:
+    Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max);
+
+    /// A run that ended before this engine knew it, read back from the store.
+    // NOLINTNEXTLINE: see RunHandle
+    static std::shared_ptr<Run> make_ended(RunRequest request,
+                                           storage::RunRow row,  // NOLINT
+                                           RunOutcome outcome);
+
+    [[nodiscard]] const RunRequest& request() const noexcept { return request_; }
+    /// The row as the API shows it, with the current status.
+    [[nodiscard]] const storage::RunRow& row() const noexcept { return row_; }
+    [[nodiscard]] storage::Epoch epoch() const noexcept { return epoch_; }
+    [[nodiscard]] RunLog& log() noexcept { return log_; }
+    [[nodiscard]] base::CancelSource& cancel() noexcept { return cancel_; }
+
+    /// Resumes when the run's row is on disk, or with the error that kept it from getting there.
+    base::Task<base::Status> wait_accepted(base::Instant deadline);
+    /// Resumes when the run has ended and all of it is on disk. @return timeout at `deadline`
+    base::Task<base::Result<RunOutcome>> wait_finished(base::Instant deadline);
+    [[nodiscard]] bool is_finished() const noexcept {
+        return outcome_.has_value() || failure_.has_value();
+    }
+
+private:
+    friend class ThreadSession;
+    void accept();
+    void finish(RunOutcome outcome);
+    void fail(const base::Error& error);
+
+    RunRequest request_;
+    storage::RunRow row_;
+    storage::Epoch epoch_ = 0;
+    RunLog log_;
+    base::CancelSource cancel_;
+    bool accepted_ = false;
+    std::optional<base::Error> failure_;  ///< it never was, or this engine lost it
+    std::optional<RunOutcome> outcome_;
+    base::Signal changed_;
+};
+
+using RunHandle = std::shared_ptr<Run>;  // NOLINT: stays on one shard; session and readers hold it
+
+}  // namespace heddle::scheduler

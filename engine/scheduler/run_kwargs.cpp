@@ -1,0 +1,242 @@
+#include "engine/scheduler/run_kwargs.hpp"
+
+#include <array>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace heddle::scheduler {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Json;
+
+template <class E, std::size_t N>
+using Names = std::array<std::pair<E, std::string_view>, N>;
+
+constexpr Names<graph::StreamMode, 9> kModes{{
+    {graph::StreamMode::values, "values"},
+    {graph::StreamMode::updates, "updates"},
+    {graph::StreamMode::messages, "messages"},
+    {graph::StreamMode::messages_tuple, "messages-tuple"},
+    {graph::StreamMode::custom, "custom"},
+    {graph::StreamMode::debug, "debug"},
+    {graph::StreamMode::tasks, "tasks"},
+    {graph::StreamMode::checkpoints, "checkpoints"},
+    {graph::StreamMode::events, "events"},
+}};
+constexpr Names<MultitaskStrategy, 4> kStrategies{{
+    {MultitaskStrategy::reject, "reject"},
+    {MultitaskStrategy::enqueue, "enqueue"},
+    {MultitaskStrategy::interrupt, "interrupt"},
+    {MultitaskStrategy::rollback, "rollback"},
+}};
+constexpr Names<Durability, 3> kDurabilities{{
+    {Durability::sync, "sync"},
+    {Durability::async, "async"},
+    {Durability::exit, "exit"},
+}};
+
+template <class E, std::size_t N>
+std::string_view name_of(const Names<E, N>& names, E value) noexcept {
+    for (const auto& [key, name] : names) {
+        if (key == value) {
+            return name;
+        }
+    }
+    return "";
+}
+
+template <class E, std::size_t N>
+std::optional<E> find_by_name(const Names<E, N>& names, std::string_view wanted) noexcept {
+    for (const auto& [key, name] : names) {
+        if (name == wanted) {
+            return key;
+        }
+    }
+    return std::nullopt;
+}
+
+void append_names(std::string& out, const std::vector<std::string>& names) {
+    out += '[';
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        if (i > 0) {
+            out += ',';
+        }
+        base::append_json_string(out, names[i]);
+    }
+    out += ']';
+}
+
+// Every reader below takes a member that is missing as "left at its default" and one of the wrong
+// type as broken: the rows are ours, so a wrong type means that something else wrote them.
+Error broken(std::string_view what) {
+    return Error{ErrorCode::internal, fmt::format("stored run: {} is broken", what)};
+}
+
+base::Status read_names(const Json& from, const char* key, std::vector<std::string>& to) {
+    const auto at = from.find(key);
+    if (at == from.end()) {
+        return base::ok();
+    }
+    if (!at->is_array()) {
+        return broken(key);
+    }
+    for (const auto& name : *at) {
+        if (!name.is_string()) {
+            return broken(key);
+        }
+        to.push_back(name.get<std::string>());
+    }
+    return base::ok();
+}
+
+base::Status read_config(const Json& kwargs, RunRequest& request) {
+    const auto config = kwargs.find("config");
+    if (config == kwargs.end()) {
+        return base::ok();
+    }
+    if (!config->is_object()) {
+        return broken("config");
+    }
+    if (const auto at = config->find("configurable"); at != config->end()) {
+        if (!at->is_object()) {
+            return broken("configurable");
+        }
+        request.configurable = *at;
+    }
+    if (const auto at = config->find("recursion_limit"); at != config->end()) {
+        if (!at->is_number_integer()) {
+            return broken("recursion_limit");
+        }
+        request.recursion_limit = at->get<std::int32_t>();
+    }
+    return base::ok();
+}
+
+base::Status read_rest(const Json& kwargs, RunRequest& request) {
+    std::vector<std::string> modes;
+    if (auto status = read_names(kwargs, "stream_mode", modes); !status) {
+        return status;
+    }
+    for (const auto& name : modes) {
+        const auto mode = parse_stream_mode(name);
+        if (!mode) {
+            return broken("stream_mode");
+        }
+        request.stream_modes.push_back(*mode);
+    }
+    if (const auto at = kwargs.find("durability"); at != kwargs.end()) {
+        if (!at->is_string()) {
+            return broken("durability");
+        }
+        const auto durability = parse_durability(at->get_ref<const std::string&>());
+        if (!durability) {
+            return broken("durability");
+        }
+        request.durability = *durability;
+    }
+    if (const auto at = kwargs.find("temporary"); at != kwargs.end()) {
+        if (!at->is_boolean()) {
+            return broken("temporary");
+        }
+        request.temporary_thread = at->get<bool>();
+    }
+    if (const auto at = kwargs.find("time_max_ms"); at != kwargs.end()) {
+        if (!at->is_number_integer()) {
+            return broken("time_max_ms");
+        }
+        request.time_max = std::chrono::milliseconds{at->get<std::int64_t>()};
+    }
+    if (auto status = read_names(kwargs, "interrupt_before", request.interrupt_before); !status) {
+        return status;
+    }
+    return read_names(kwargs, "interrupt_after", request.interrupt_after);
+}
+
+}  // namespace
+
+std::string_view to_string(graph::StreamMode mode) noexcept {
+    return name_of(kModes, mode);
+}
+std::string_view to_string(MultitaskStrategy strategy) noexcept {
+    return name_of(kStrategies, strategy);
+}
+std::string_view to_string(Durability durability) noexcept {
+    return name_of(kDurabilities, durability);
+}
+std::optional<graph::StreamMode> parse_stream_mode(std::string_view name) noexcept {
+    return find_by_name(kModes, name);
+}
+std::optional<MultitaskStrategy> parse_multitask_strategy(std::string_view name) noexcept {
+    return find_by_name(kStrategies, name);
+}
+std::optional<Durability> parse_durability(std::string_view name) noexcept {
+    return find_by_name(kDurabilities, name);
+}
+
+std::string encode_kwargs(const RunRequest& request) {
+    std::string out = "{";
+    if (request.input) {
+        out += "\"input\":" + base::dump_json(*request.input) + ',';
+    }
+    out += fmt::format(R"("config":{{"recursion_limit":{},"configurable":{}}},"stream_mode":[)",
+                       request.recursion_limit, base::dump_json(request.configurable));
+    for (std::size_t i = 0; i < request.stream_modes.size(); ++i) {
+        out += fmt::format(R"({}"{}")", i > 0 ? "," : "", to_string(request.stream_modes[i]));
+    }
+    out += R"(],"interrupt_before":)";
+    append_names(out, request.interrupt_before);
+    out += R"(,"interrupt_after":)";
+    append_names(out, request.interrupt_after);
+    const auto time_max = std::chrono::duration_cast<std::chrono::milliseconds>(request.time_max);
+    out += fmt::format(R"(,"durability":"{}","temporary":{},"time_max_ms":{}}})",
+                       to_string(request.durability), request.temporary_thread, time_max.count());
+    return out;
+}
+
+base::Result<RunRequest> decode_run(const storage::RunRow& row, const Catalog& catalog) {
+    const auto* assistant = catalog.find(row.assistant_id);
+    if (assistant == nullptr) {
+        return Error{ErrorCode::not_found, fmt::format("this engine does not serve assistant {}",
+                                                       row.assistant_id.to_string())};
+    }
+    auto kwargs = base::parse_stored_json(row.kwargs);
+    if (!kwargs) {
+        return std::move(kwargs).error();
+    }
+    if (!kwargs->is_object()) {
+        return broken("kwargs");
+    }
+    auto metadata = base::parse_stored_json(row.metadata);
+    if (!metadata) {
+        return std::move(metadata).error();
+    }
+    const auto strategy = parse_multitask_strategy(row.multitask_strategy);
+    if (!strategy) {
+        return broken("multitask_strategy");
+    }
+
+    RunRequest request;
+    request.thread_id = row.thread_id;
+    request.run_id = row.id;
+    request.assistant = *assistant;
+    request.maybe_repeated = true;
+    request.metadata = std::move(*metadata);
+    request.request_hash = row.request_hash;
+    request.strategy = *strategy;
+    if (const auto at = kwargs->find("input"); at != kwargs->end()) {
+        request.input = *at;
+    }
+    if (auto status = read_config(*kwargs, request); !status) {
+        return std::move(status).error();
+    }
+    if (auto status = read_rest(*kwargs, request); !status) {
+        return std::move(status).error();
+    }
+    request.kwargs = row.kwargs;
+    return request;
+}
+
+}  // namespace heddle::scheduler

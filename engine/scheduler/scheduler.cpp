@@ -1,0 +1,221 @@
+#include "engine/scheduler/scheduler.hpp"
+
+#include "engine/scheduler/history.hpp"
+#include "engine/scheduler/sessions.hpp"
+
+namespace heddle::scheduler {
+namespace {
+
+base::Task<base::Result<storage::ThreadRow>> load_thread(storage::Store& store,
+                                                         base::ThreadId thread) {
+    co_return co_await base::from_callback<base::Result<storage::ThreadRow>>(
+        [&](auto done) { store.load_thread(thread, std::move(done)); });
+}
+
+base::Task<base::Result<storage::RunRow>> load_run(storage::Store& store,
+                                                   base::ThreadId thread,
+                                                   base::RunId run) {
+    co_return co_await base::from_callback<base::Result<storage::RunRow>>(
+        [&](auto done) { store.load_run(thread, run, std::move(done)); });
+}
+
+base::Error mismatch() {
+    return {base::ErrorCode::idempotency_mismatch,
+            "this run id was used before with a different request"};
+}
+
+}  // namespace
+
+ShardScheduler::ShardScheduler(base::Shard& shard,
+                               storage::Store& store,
+                               const Catalog& catalog,
+                               observe::Metrics& metrics,
+                               SchedulerLimits limits)
+    : sessions_{std::make_unique<Sessions>(shard, store, catalog, metrics, limits)} {}
+
+ShardScheduler::~ShardScheduler() = default;
+
+base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
+                                                           bool wait_for_owner) {
+    OpenOptions options;
+    options.create = request.create_thread;
+    options.wait_for_owner = wait_for_owner;
+    if (options.create) {
+        options.metadata = base::dump_json({{"graph_id", request.assistant.graph->name},
+                                            {"assistant_id", request.assistant.id.to_string()}});
+    }
+    auto opened = co_await sessions_->open(request.thread_id, std::move(options));
+    if (!opened) {
+        co_return std::move(opened).error();
+    }
+    const auto session = opened->session;
+    auto known = session->find_run(request.run_id);
+    if (known == nullptr) {
+        known = sessions_->find_ended(request.run_id);
+    }
+    if (known == nullptr && request.maybe_repeated && !opened->created) {
+        auto row = co_await load_run(sessions_->context().store, request.thread_id, request.run_id);
+        if (row && storage::is_final(row->status)) {
+            if (row->request_hash != request.request_hash) {
+                co_return mismatch();
+            }
+            co_return co_await ended_run(std::move(request), std::move(*row));
+        }
+        if (!row && row.error().code != base::ErrorCode::not_found) {
+            co_return std::move(row).error();
+        }
+        known = session->find_run(request.run_id);
+    }
+    if (known != nullptr) {
+        if (known->row().request_hash != request.request_hash) {
+            co_return mismatch();
+        }
+        co_return known;
+    }
+    co_return session->submit(std::move(request));
+}
+
+base::Task<base::Result<RunHandle>> ShardScheduler::ended_run(RunRequest request,
+                                                              storage::RunRow row) {
+    auto state = co_await load_state(request.thread_id, std::nullopt);
+    if (!state) {
+        co_return std::move(state).error();
+    }
+    RunOutcome outcome;
+    outcome.status = row.status;
+    if (*state) {
+        outcome.values = std::move((*state)->values);
+    }
+    if (!row.error.empty()) {
+        const auto stored = base::parse_stored_json(row.error);
+        outcome.error = {base::ErrorCode::internal,
+                         stored ? stored->value("message", std::string{}) : std::string{}};
+    }
+    co_return Run::make_ended(std::move(request), std::move(row), std::move(outcome));
+}
+
+RunHandle ShardScheduler::find_run(const base::ThreadId& thread, const base::RunId& run) const {
+    if (const auto session = sessions_->find(thread)) {
+        if (auto found = session->find_run(run)) {
+            return found;
+        }
+    }
+    auto ended = sessions_->find_ended(run);
+    return ended != nullptr && ended->row().thread_id == thread ? ended : nullptr;
+}
+
+base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread, base::RunId run) {
+    auto opened = co_await sessions_->open_existing(thread);
+    if (!opened) {
+        co_return std::move(opened).error();
+    }
+    const base::Error reason{base::ErrorCode::cancelled, "the run was cancelled"};
+    if (opened->session->cancel_run(run, reason)) {
+        co_return base::ok();
+    }
+    const auto row = co_await load_run(sessions_->context().store, thread, run);
+    if (!row) {
+        co_return row.error();
+    }
+    co_return base::ok();
+}
+
+base::Task<base::Result<storage::ThreadRow>> ShardScheduler::create_thread(base::ThreadId thread,
+                                                                           std::string metadata,
+                                                                           IfExists if_exists) {
+    OpenOptions options;
+    options.create = true;
+    options.metadata = std::move(metadata);
+    auto opened = co_await sessions_->open(thread, std::move(options));
+    if (!opened) {
+        // Another engine's thread exists for certain.
+        if (opened.error().code != base::ErrorCode::owned_elsewhere) {
+            co_return std::move(opened).error();
+        }
+    } else if (opened->created) {
+        co_return opened->session->thread();
+    }
+    if (if_exists == IfExists::raise) {
+        co_return base::Error{base::ErrorCode::conflict, "Thread already exists", "thread_id"};
+    }
+    co_return co_await load_thread(sessions_->context().store, thread);
+}
+
+base::Task<base::Result<storage::ThreadRow>> ShardScheduler::patch_thread(base::ThreadId thread,
+                                                                          base::Json metadata) {
+    auto opened = co_await sessions_->open_existing(thread);
+    if (!opened) {
+        co_return std::move(opened).error();
+    }
+    const auto written = co_await opened->session->patch_metadata(metadata);
+    if (!written) {
+        co_return written.error();
+    }
+    co_return co_await load_thread(sessions_->context().store, thread);
+}
+
+base::Task<base::Status> ShardScheduler::delete_thread(base::ThreadId thread) {
+    auto opened = co_await sessions_->open_existing(thread);
+    if (!opened) {
+        co_return std::move(opened).error();
+    }
+    auto removed = co_await opened->session->remove();
+    if (removed) {
+        sessions_->drop_ended_of(thread);
+    }
+    co_return removed;
+}
+
+base::Task<base::Status> ShardScheduler::delete_run(base::ThreadId thread, base::RunId run) {
+    auto opened = co_await sessions_->open_existing(thread);
+    if (!opened) {
+        co_return std::move(opened).error();
+    }
+    const auto row = co_await load_run(sessions_->context().store, thread, run);
+    if (!row) {
+        co_return row.error();
+    }
+    auto removed = co_await opened->session->remove_run(run);
+    if (removed) {
+        sessions_->drop_ended(run);
+    }
+    co_return removed;
+}
+
+base::Task<base::Result<std::optional<StateAt>>> ShardScheduler::load_state(
+    base::ThreadId thread, std::optional<base::CheckpointId> checkpoint) {
+    const auto& context = sessions_->context();
+    co_return co_await read_state(context.store, context.catalog, thread, checkpoint);
+}
+
+base::Task<base::Result<std::vector<StateAt>>> ShardScheduler::load_history(
+    base::ThreadId thread, std::optional<base::CheckpointId> before, std::int32_t limit) {
+    const auto& context = sessions_->context();
+    co_return co_await read_history(context.store, context.catalog, thread, before, limit);
+}
+
+void ShardScheduler::recover(base::ThreadId thread) {
+    sessions_->recover(thread);
+}
+
+void ShardScheduler::abandon_all() {
+    sessions_->abandon_all();
+}
+
+std::size_t ShardScheduler::active_runs() const noexcept {
+    return sessions_->active_runs();
+}
+
+Scheduler::Scheduler(base::ShardPool& shards,
+                     storage::Store& store,
+                     const Catalog& catalog,
+                     observe::Metrics& metrics,
+                     SchedulerLimits limits)
+    : pool_{shards}, store_{store}, catalog_{catalog}, metrics_{metrics} {
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+        shards_.push_back(
+            std::make_unique<ShardScheduler>(shards.at(i), store, catalog, metrics, limits));
+    }
+}
+
+}  // namespace heddle::scheduler

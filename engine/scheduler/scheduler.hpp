@@ -1,0 +1,137 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/base/shard.hpp"
+#include "engine/observe/metrics.hpp"
+#include "engine/scheduler/catalog.hpp"
+#include "engine/scheduler/run.hpp"
+#include "engine/storage/store.hpp"
+
+namespace heddle::scheduler {
+
+struct SchedulerLimits {
+    std::size_t sessions_max = 16384;     ///< idle threads kept in memory per shard
+    std::size_t waiting_runs_max = 1024;  ///< per thread
+    std::size_t run_log_bytes_max = 8U << 20U;
+    std::int32_t attempts_max = 3;  ///< starts of one run over all engines
+    base::Duration owner_wait_max = std::chrono::seconds{8};   ///< for a dead owner's lease to pass
+    base::Duration ended_run_kept = std::chrono::seconds{60};  ///< in memory, for late joiners
+    std::size_t ended_log_bytes_max = 64U << 20U;              ///< of those runs' events, per shard
+};
+
+/// Thread state at one checkpoint, as state and history show it.
+struct StateAt {
+    storage::JournalRow row;  ///< data is empty
+    graph::CheckpointHead head;
+    std::string values = "{}";             ///< compact JSON text
+    base::CheckpointId parent_checkpoint;  ///< nil: none
+};
+
+enum class IfExists : std::uint8_t { raise, do_nothing };
+
+/// Everything one shard does with its threads: claims them, queues and executes their runs, writes
+/// for them. One per shard; every method is called on that shard, with threads that live there
+/// (ShardPool::of). Errors common to those that need the thread:
+///   not_found        no such thread
+///   owned_elsewhere  a live engine owns it; Error::message is its endpoint, Error::field its
+///                    engine_id; nothing was done
+///   unavailable, overloaded, timeout   from the store; nothing was done
+class ShardScheduler {
+public:
+    /// All references must outlive it.
+    ShardScheduler(base::Shard& shard,
+                   storage::Store& store,
+                   const Catalog& catalog,
+                   observe::Metrics& metrics,
+                   SchedulerLimits limits);
+    ~ShardScheduler();
+    ShardScheduler(const ShardScheduler&) = delete;
+    ShardScheduler& operator=(const ShardScheduler&) = delete;
+
+    /// Claims the thread if need be, decides by the strategy and queues or starts the run. Returns
+    /// before the run is on disk: wait_accepted() before anybody hears of it.
+    /// @param wait_for_owner  the caller found the owner dead: wait for its lease to pass instead
+    /// of
+    ///                        answering owned_elsewhere
+    /// @return thread_busy            strategy reject, and a run is waiting or executing
+    ///         idempotency_mismatch   run_id is known with another request_hash
+    ///         conflict               the thread belongs to another graph
+    base::Task<base::Result<RunHandle>> submit(RunRequest request, bool wait_for_owner);
+
+    /// @return nullptr if this engine does not hold the run in memory
+    [[nodiscard]] RunHandle find_run(const base::ThreadId& thread, const base::RunId& run) const;
+
+    /// Stops a waiting or executing run: it ends as `interrupted`. Returns when it has been told
+    /// to, not when it has ended (wait_finished). @return not_found; ok if it had ended already
+    base::Task<base::Status> cancel_run(base::ThreadId thread, base::RunId run);
+
+    base::Task<base::Result<storage::ThreadRow>> create_thread(base::ThreadId thread,
+                                                               std::string metadata,
+                                                               IfExists if_exists);
+    /// Merges `metadata` (JSON object, top level) into the thread's.
+    base::Task<base::Result<storage::ThreadRow>> patch_thread(base::ThreadId thread,
+                                                              base::Json metadata);
+    /// Cancels its runs, then deletes the thread with everything it has.
+    base::Task<base::Status> delete_thread(base::ThreadId thread);
+    /// Deletes a run that has ended. @return conflict while it is waiting or executing
+    base::Task<base::Status> delete_run(base::ThreadId thread, base::RunId run);
+
+    // ---- reading what is on disk; works for threads of any engine
+
+    /// @param checkpoint  unset: the newest. @return nullopt inside if the thread has none yet
+    base::Task<base::Result<std::optional<StateAt>>> load_state(
+        base::ThreadId thread, std::optional<base::CheckpointId> checkpoint);
+    /// Newest first. @param before  only checkpoints older than this one
+    base::Task<base::Result<std::vector<StateAt>>> load_history(
+        base::ThreadId thread, std::optional<base::CheckpointId> before, std::int32_t limit);
+
+    // ---- ownership (called by Ownership)
+
+    /// Claims an orphan and resumes its unfinished runs.
+    void recover(base::ThreadId thread);
+    /// The lease was lost: no further write, stop every run, forget every thread. Clients get
+    /// `unavailable`; the runs go on elsewhere.
+    void abandon_all();
+    /// @return runs waiting or executing
+    [[nodiscard]] std::size_t active_runs() const noexcept;
+
+private:
+    class Sessions;
+    base::Task<base::Result<RunHandle>> ended_run(RunRequest request, storage::RunRow row);
+
+    std::unique_ptr<Sessions> sessions_;
+};
+
+/// The shards' schedulers, and whether new work is taken.
+class Scheduler {
+public:
+    Scheduler(base::ShardPool& shards,
+              storage::Store& store,
+              const Catalog& catalog,
+              observe::Metrics& metrics,
+              SchedulerLimits limits);
+
+    [[nodiscard]] ShardScheduler& at(std::size_t shard_index) { return *shards_[shard_index]; }
+    [[nodiscard]] ShardScheduler& of(const base::ThreadId& thread) {
+        return at(pool_.of(thread).index());
+    }
+    [[nodiscard]] base::ShardPool& pool() noexcept { return pool_; }
+    [[nodiscard]] const Catalog& catalog() const noexcept { return catalog_; }
+    [[nodiscard]] storage::Store& store() noexcept { return store_; }
+    [[nodiscard]] observe::Metrics& metrics() noexcept { return metrics_; }
+
+private:
+    base::ShardPool& pool_;
+    storage::Store& store_;
+    const Catalog& catalog_;
+    observe::Metrics& metrics_;
+    std::vector<std::unique_ptr<ShardScheduler>> shards_;
+};
+
+}  // namespace heddle::scheduler

@@ -1,0 +1,32 @@
+#pragma once
+
+#include "engine/scheduler/thread_session.hpp"
+
+namespace heddle::scheduler {
+
+/// What one execution sees of its session: the runner's RunHost. Lives as long as the execution, on
+/// the session's shard.
+class SessionHost final : public graph::RunHost {
+public:
+    SessionHost(ThreadSession& session, Run& run) : session_{session}, run_{run} {}
+
+    [[nodiscard]] bool wants(graph::StreamMode mode) const noexcept override;
+    void emit(graph::StreamEvent event) override;
+    base::Task<base::Status> checkpoint(storage::JournalRow row) override;
+    void count_tokens(std::int64_t input_tokens, std::int64_t output_tokens) override;
+    [[nodiscard]] base::CancelSource& cancel() noexcept override;
+
+    /// durability exit: gives the rows kept back to the pipeline, in order.
+    void hand_over_held_rows();
+    [[nodiscard]] std::int64_t input_tokens() const noexcept { return input_tokens_; }
+    [[nodiscard]] std::int64_t output_tokens() const noexcept { return output_tokens_; }
+
+private:
+    ThreadSession& session_;
+    Run& run_;
+    std::vector<storage::JournalRow> held_;
+    std::int64_t input_tokens_ = 0;
+    std::int64_t output_tokens_ = 0;
+};
+
+}  // namespace heddle::scheduler

@@ -1,0 +1,76 @@
+// The write pipeline of a ThreadSession: what is pending, what is on its way, who waits for it.
+#include <utility>
+
+#include "engine/observe/log.hpp"
+#include "engine/scheduler/thread_session.hpp"
+
+namespace heddle::scheduler {
+
+void ThreadSession::write_soon(Written done) {
+    if (lost_) {
+        if (done) {
+            done(*lost_);
+        }
+        return;
+    }
+    dirty_ = true;
+    if (done) {
+        on_written_.push_back(std::move(done));
+    }
+    if (writing_ || flush_posted_) {
+        return;
+    }
+    flush_posted_ = true;
+    context_.shard.post([self = shared_from_this()] {
+        self->flush_posted_ = false;
+        self->flush();
+    });
+}
+
+base::Task<base::Status> ThreadSession::write_now() {
+    co_return co_await base::from_callback<base::Status>([this](auto done) {
+        write_soon(
+            [done = std::move(done)](const base::Status& written) mutable { done(written); });
+    });
+}
+
+void ThreadSession::flush() {
+    if (writing_ || !dirty_ || lost_) {
+        return;
+    }
+    writing_ = true;
+    dirty_ = false;
+    pending_.key = thread_.key;
+    pending_.thread_id = thread_.id;
+    pending_.epoch = epoch_;
+    in_flight_ = std::exchange(on_written_, {});
+    context_.store.write(
+        std::exchange(pending_, {}), [self = shared_from_this()](base::Status written) {
+            auto& shard = self->context_.shard;
+            shard.post([self, written = std::move(written)] { self->on_flushed(written); });
+        });
+}
+
+void ThreadSession::on_flushed(const base::Status& status) {
+    writing_ = false;
+    auto done = std::exchange(in_flight_, {});
+    if (!status) {
+        const auto code = status.error().code;
+        // in_doubt and unavailable leave work of ours behind that nobody else will look for while
+        // this engine lives; a stale epoch means that somebody else already has it.
+        const bool ours =
+            code != base::ErrorCode::stale_epoch && code != base::ErrorCode::not_found;
+        observe::log(observe::LogLevel::warn, "scheduler", "thread {} lost: {}",
+                     thread_.id.to_string(), status.error().message);
+        lose(status.error(), ours);
+    }
+    for (auto& each : done) {
+        each(status);
+    }
+    flush();
+    if (!writing_) {
+        idle_changed_.notify_all();
+    }
+}
+
+}  // namespace heddle::scheduler

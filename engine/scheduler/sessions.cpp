@@ -1,0 +1,228 @@
+#include "engine/scheduler/sessions.hpp"
+
+#include "engine/observe/log.hpp"
+
+namespace heddle::scheduler {
+namespace {
+
+constexpr base::Duration kClaimRetryWait = std::chrono::milliseconds{200};
+constexpr base::Duration kRecoverWait = std::chrono::seconds{1};
+constexpr base::Duration kLineRecheck = std::chrono::seconds{1};
+constexpr std::size_t kEvictScan = 8;
+
+}  // namespace
+
+ShardScheduler::Sessions::Sessions(base::Shard& shard,
+                                   storage::Store& store,
+                                   const Catalog& catalog,
+                                   observe::Metrics& metrics,
+                                   SchedulerLimits limits)
+    : limits_{limits},
+      context_{shard,
+               store,
+               catalog,
+               metrics,
+               limits_,
+               [this](const base::ThreadId& thread, bool again) { forget(thread, again); },
+               [this](const RunHandle& run) { keep_ended(run); }} {}
+
+base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessions::open(
+    base::ThreadId thread, OpenOptions options) {
+    if (!opening_.contains(thread)) {
+        if (auto session = find(thread)) {
+            by_use_.splice(by_use_.begin(), by_use_, sessions_.at(thread).at);
+            co_return Opened{std::move(session), false};
+        }
+        opening_.emplace(thread, std::make_shared<Opening>());
+    }
+    // First come, first served, also for whoever arrives between the claim's end and the moment
+    // when the first of those who waited for it goes on: runs are accepted in order of arrival.
+    const auto line = opening_.at(thread);
+    const auto ticket = line->tickets++;
+    while (line->serving != ticket) {
+        co_await line->changed.wait(base::system_clock().now() + kLineRecheck);
+    }
+    auto opened = co_await open_in_turn(thread, std::move(options), *line);
+    ++line->serving;
+    line->changed.notify_all();
+    if (line->serving == line->tickets) {
+        opening_.erase(thread);
+    }
+    co_return opened;
+}
+
+base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessions::open_in_turn(
+    base::ThreadId thread, OpenOptions options, Opening& line) {
+    if (auto session = find(thread)) {
+        co_return Opened{std::move(session), false};
+    }
+    if (line.failed) {
+        co_return *line.failed;
+    }
+    auto outcome = co_await claim(thread, std::move(options));
+    if (!outcome) {
+        const auto code = outcome.error().code;
+        // What depends on the caller's options each finds out for itself; a store that does not
+        // answer is waited for once, not once for everybody in the line.
+        if (code != base::ErrorCode::not_found && code != base::ErrorCode::owned_elsewhere) {
+            line.failed = outcome.error();
+        }
+        co_return std::move(outcome).error();
+    }
+    const bool created = outcome->kind == storage::ClaimOutcome::Kind::created;
+    auto unfinished = std::exchange(outcome->unfinished_runs, {});
+    auto session = std::make_shared<ThreadSession>(context_, std::move(*outcome));
+    insert(thread, session);
+    session->resume(std::move(unfinished));
+    co_return Opened{std::move(session), created};
+}
+
+base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessions::open_existing(
+    base::ThreadId thread) {
+    // Not a coroutine: g++ 12 destroys an aggregate temporary of a co_await expression twice.
+    OpenOptions options;
+    return open(thread, std::move(options));
+}
+
+base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
+    base::ThreadId thread, OpenOptions options) {
+    using Kind = storage::ClaimOutcome::Kind;
+    const auto deadline = base::system_clock().now() + limits_.owner_wait_max;
+    while (true) {
+        storage::ThreadClaim wanted;
+        wanted.thread_id = thread;
+        wanted.create_if_missing = options.create;
+        wanted.metadata = options.metadata;
+        auto outcome = co_await base::from_callback<base::Result<storage::ClaimOutcome>>(
+            [&](auto done) { context_.store.claim(std::move(wanted), std::move(done)); });
+        if (!outcome) {
+            co_return std::move(outcome).error();
+        }
+        if (outcome->kind == Kind::missing) {
+            co_return base::Error{base::ErrorCode::not_found, "Thread not found", "thread_id"};
+        }
+        if (outcome->kind != Kind::owned_elsewhere) {
+            co_return outcome;
+        }
+        if (!options.wait_for_owner || base::system_clock().now() >= deadline) {
+            co_return base::Error{base::ErrorCode::owned_elsewhere, outcome->owner_endpoint,
+                                  outcome->owner.to_string()};
+        }
+        co_await base::wait_for(kClaimRetryWait);
+    }
+}
+
+// NOLINTNEXTLINE: see RunHandle
+std::shared_ptr<ThreadSession> ShardScheduler::Sessions::find(const base::ThreadId& thread) const {
+    const auto at = sessions_.find(thread);
+    return at == sessions_.end() ? nullptr : at->second.session;
+}
+
+RunHandle ShardScheduler::Sessions::find_ended(const base::RunId& run) const {
+    const auto at = ended_by_id_.find(run);
+    return at == ended_by_id_.end() ? nullptr : at->second;
+}
+
+void ShardScheduler::Sessions::drop_ended(const base::RunId& run) {
+    ended_by_id_.erase(run);
+}
+
+void ShardScheduler::Sessions::drop_ended_of(const base::ThreadId& thread) {
+    std::erase_if(ended_by_id_,
+                  [&](const auto& each) { return each.second->row().thread_id == thread; });
+}
+
+std::size_t ShardScheduler::Sessions::active_runs() const noexcept {
+    std::size_t total = 0;
+    for (const auto& [id, entry] : sessions_) {
+        total += entry.session->active_runs();
+    }
+    return total;
+}
+
+void ShardScheduler::Sessions::recover(base::ThreadId thread) {
+    if (find(thread) || opening_.contains(thread)) {
+        return;
+    }
+    context_.shard.spawn(recover_later(thread, base::Duration::zero()));
+}
+
+base::Task<> ShardScheduler::Sessions::recover_later(base::ThreadId thread, base::Duration wait) {
+    if (wait > base::Duration::zero()) {
+        co_await base::wait_for(wait);
+    }
+    const auto opened = co_await open_existing(thread);
+    if (opened) {
+        co_return;
+    }
+    const auto code = opened.error().code;
+    if (code == base::ErrorCode::not_found || code == base::ErrorCode::owned_elsewhere) {
+        co_return;
+    }
+    observe::log(observe::LogLevel::warn, "scheduler", "thread {} not recovered yet: {}",
+                 thread.to_string(), opened.error().message);
+    context_.shard.spawn(recover_later(thread, kRecoverWait));
+}
+
+void ShardScheduler::Sessions::abandon_all() {
+    const base::Error lost{base::ErrorCode::unavailable,
+                           "this engine lost its lease; the run goes on elsewhere"};
+    std::vector<SessionPtr> all;
+    for (const auto& [id, entry] : sessions_) {
+        all.push_back(entry.session);
+    }
+    for (const auto& session : all) {
+        session->lose(lost, false);
+    }
+}
+
+void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover) {
+    const auto at = sessions_.find(thread);
+    if (at == sessions_.end()) {
+        return;
+    }
+    by_use_.erase(at->second.at);
+    sessions_.erase(at);
+    context_.metrics.threads_owned.fetch_sub(1, std::memory_order_relaxed);
+    if (recover) {
+        context_.shard.spawn(recover_later(thread, kRecoverWait));
+    }
+}
+
+void ShardScheduler::Sessions::keep_ended(const RunHandle& run) {
+    const auto now = base::system_clock().now();
+    ended_.push_back({now + limits_.ended_run_kept, run});
+    ended_by_id_[run->row().id] = run;
+    ended_bytes_ += run->log().bytes();
+    while (!ended_.empty() &&
+           (ended_.front().until <= now || ended_bytes_ > limits_.ended_log_bytes_max)) {
+        ended_bytes_ -= ended_.front().run->log().bytes();
+        ended_by_id_.erase(ended_.front().run->row().id);
+        ended_.pop_front();
+    }
+}
+
+void ShardScheduler::Sessions::insert(const base::ThreadId& thread, SessionPtr session) {
+    by_use_.push_front(thread);
+    sessions_[thread] = {std::move(session), by_use_.begin()};
+    context_.metrics.threads_owned.fetch_add(1, std::memory_order_relaxed);
+    if (sessions_.size() > limits_.sessions_max) {
+        evict_idle();
+    }
+}
+
+void ShardScheduler::Sessions::evict_idle() {
+    // The thread stays ours in the store; its next request claims it again and reads it back.
+    auto at = by_use_.end();
+    for (std::size_t i = 0; i < kEvictScan && at != by_use_.begin(); ++i) {
+        --at;
+        const auto id = *at;
+        if (!sessions_.at(id).session->is_idle()) {
+            continue;
+        }
+        at = std::next(at);
+        forget(id, false);
+    }
+}
+
+}  // namespace heddle::scheduler

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <deque>
+#include <list>
+#include <memory>
+#include <unordered_map>
+
+#include "engine/base/signal.hpp"
+#include "engine/scheduler/thread_session.hpp"
+
+namespace heddle::scheduler {
+
+/// How open() treats a thread that is not there, or not free.
+struct OpenOptions {
+    bool create = false;
+    std::string metadata = "{}";  ///< of a thread that is created
+    bool wait_for_owner = false;  ///< see ShardScheduler::submit
+};
+
+/// The sessions of one shard: claimed threads by id, least recently used idle ones going first, and
+/// the ended runs that late joiners may still read. Belongs to its shard.
+class ShardScheduler::Sessions {
+public:
+    using SessionPtr = std::shared_ptr<ThreadSession>;  // NOLINT: coroutines of the shard hold it
+    struct Opened {
+        SessionPtr session;
+        bool created = false;
+    };
+
+    Sessions(base::Shard& shard,
+             storage::Store& store,
+             const Catalog& catalog,
+             observe::Metrics& metrics,
+             SchedulerLimits limits);
+
+    /// The session of a thread, claimed if it is not here yet; concurrent callers share one claim.
+    base::Task<base::Result<Opened>> open(base::ThreadId thread, OpenOptions options);
+    /// The same for a thread that must be there already.
+    base::Task<base::Result<Opened>> open_existing(base::ThreadId thread);
+    [[nodiscard]] SessionPtr find(const base::ThreadId& thread) const;
+    [[nodiscard]] RunHandle find_ended(const base::RunId& run) const;
+    /// Deleted runs are not to be read any more.
+    void drop_ended(const base::RunId& run);
+    void drop_ended_of(const base::ThreadId& thread);
+    [[nodiscard]] std::size_t active_runs() const noexcept;
+    void recover(base::ThreadId thread);
+    void abandon_all();
+    [[nodiscard]] SessionContext& context() noexcept { return context_; }
+
+private:
+    struct Entry {
+        SessionPtr session;
+        std::list<base::ThreadId>::iterator at;
+    };
+    /// Those who want a thread that is being claimed, in order of arrival.
+    struct Opening {
+        std::uint64_t tickets = 0;
+        std::uint64_t serving = 0;
+        std::optional<base::Error> failed;  ///< the store did not answer the one before
+        base::Signal changed;
+    };
+    struct Ended {
+        base::Instant until;
+        RunHandle run;
+    };
+
+    base::Task<base::Result<Opened>> open_in_turn(base::ThreadId thread,
+                                                  OpenOptions options,
+                                                  Opening& line);
+    base::Task<base::Result<storage::ClaimOutcome>> claim(base::ThreadId thread,
+                                                          OpenOptions options);
+    base::Task<> recover_later(base::ThreadId thread, base::Duration wait);
+    void forget(const base::ThreadId& thread, bool recover);
+    void keep_ended(const RunHandle& run);
+    void insert(const base::ThreadId& thread, SessionPtr session);
+    void evict_idle();
+
+    SchedulerLimits limits_;
+    SessionContext context_;
+    std::unordered_map<base::ThreadId, Entry> sessions_;
+    std::list<base::ThreadId> by_use_;                                      ///< newest first
+    std::unordered_map<base::ThreadId, std::shared_ptr<Opening>> opening_;  // NOLINT
+    std::deque<Ended> ended_;
+    std::unordered_map<base::RunId, RunHandle> ended_by_id_;
+    std::size_t ended_bytes_ = 0;
+};
+
+}  // namespace heddle::scheduler

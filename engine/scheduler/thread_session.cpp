@@ -1,0 +1,372 @@
+#include "engine/scheduler/thread_session.hpp"
+
+#include <algorithm>
+
+#include "engine/observe/log.hpp"
+#include "engine/scheduler/run_kwargs.hpp"
+#include "engine/scheduler/session_host.hpp"
+
+namespace heddle::scheduler {
+namespace {
+
+constexpr base::Duration kRemoveWaitMax = std::chrono::seconds{10};
+
+std::string error_json(const base::Error& error) {
+    return base::dump_json(base::Json{{"error", base::error_traits(error.code).wire_name},
+                                      {"message", error.message}});
+}
+
+}  // namespace
+
+ThreadSession::ThreadSession(SessionContext& context, storage::ClaimOutcome claim)
+    : context_{context},
+      thread_{std::move(claim.thread)},
+      epoch_{claim.epoch},
+      queue_{context.limits.waiting_runs_max} {}
+
+ThreadSession::~ThreadSession() = default;
+
+RunHandle ThreadSession::find_run(const base::RunId& run) const {
+    const auto at = runs_.find(run);
+    return at == runs_.end() ? nullptr : at->second;
+}
+
+void ThreadSession::resume(std::vector<storage::RunRow> rows) {
+    for (auto& row : rows) {
+        auto request = decode_run(row, context_.catalog);
+        auto run = std::make_shared<Run>(request ? std::move(*request) : RunRequest{},
+                                         row.created_at_us, context_.limits.run_log_bytes_max);
+        run->row_ = std::move(row);
+        run->epoch_ = epoch_;
+        run->accepted_ = true;
+        runs_[run->row_.id] = run;
+        if (!request) {
+            give_up(run, std::move(request).error());
+        } else if (run->row_.attempt >= context_.limits.attempts_max) {
+            give_up(run, base::Error{base::ErrorCode::internal,
+                                     fmt::format("given up after {} attempts", run->row_.attempt)});
+        } else {
+            context_.metrics.runs_recovered_total.fetch_add(1, std::memory_order_relaxed);
+            carry_out(queue_.submit(run->row_.id, MultitaskStrategy::enqueue));
+        }
+    }
+}
+
+base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
+    if (lost_) {
+        return *lost_;
+    }
+    const auto id = request.run_id;
+    const auto actions = queue_.submit(id, request.strategy);
+    if (!actions.empty() && std::holds_alternative<RefuseRun>(actions.front())) {
+        const auto code = std::get<RefuseRun>(actions.front()).code;
+        const auto* message = code == base::ErrorCode::thread_busy
+                                  ? "Thread is already running a task. Wait for it to finish or "
+                                    "choose a different multitask strategy."
+                                  : "the thread's queue takes no further run";
+        return base::Error{code, message, "multitask_strategy"};
+    }
+    auto run = std::make_shared<Run>(std::move(request), base::unix_microseconds(),
+                                     context_.limits.run_log_bytes_max);
+    run->epoch_ = epoch_;
+    runs_[id] = run;
+    note_graph(*run);
+    pending_.new_runs.push_back(run->row_);
+    pending_.status = storage::ThreadStatus::busy;
+    carry_out(actions);
+    // A row that was never stored settles through lose(): any failed write loses the session.
+    write_soon([run](const base::Status& written) {
+        if (written) {
+            run->accept();
+        }
+    });
+    context_.metrics.runs_accepted_total.fetch_add(1, std::memory_order_relaxed);
+    return run;
+}
+
+bool ThreadSession::cancel_run(const base::RunId& run, base::Error reason) {
+    const auto actions = queue_.cancel(run);
+    if (actions.empty()) {
+        return false;
+    }
+    const auto handle = find_run(run);
+    if (std::holds_alternative<CancelRun>(actions.front())) {
+        handle->cancel_.cancel(std::move(reason));
+    } else {
+        carry_out(actions);
+    }
+    return true;
+}
+
+void ThreadSession::cancel_all(const base::Error& reason) {
+    std::vector<base::RunId> ids;
+    for (const auto& [id, run] : runs_) {
+        ids.push_back(id);
+    }
+    for (const auto& id : ids) {
+        (void)cancel_run(id, reason);
+    }
+}
+
+base::Task<base::Status> ThreadSession::patch_metadata(const base::Json& changes) {
+    if (lost_) {
+        co_return *lost_;
+    }
+    auto metadata = base::parse_stored_json(thread_.metadata);
+    if (!metadata) {
+        co_return std::move(metadata).error();
+    }
+    metadata->update(changes);
+    thread_.metadata = base::dump_json(*metadata);
+    pending_.metadata = thread_.metadata;
+    co_return co_await write_now();
+}
+
+base::Task<base::Status> ThreadSession::remove_run(base::RunId run) {
+    if (lost_) {
+        co_return *lost_;
+    }
+    if (runs_.contains(run)) {
+        co_return base::Error{base::ErrorCode::conflict, "the run has not ended; cancel it first"};
+    }
+    pending_.deleted_runs.push_back(run);
+    co_return co_await write_now();
+}
+
+base::Task<base::Status> ThreadSession::remove() {
+    const auto self = shared_from_this();
+    cancel_all({base::ErrorCode::cancelled, "the thread was deleted"});
+    const auto deadline = base::system_clock().now() + kRemoveWaitMax;
+    while (!is_idle() && !lost_) {
+        if (base::system_clock().now() >= deadline) {
+            co_return base::Error{base::ErrorCode::timeout,
+                                  "the thread's runs did not stop in time"};
+        }
+        co_await idle_changed_.wait(deadline);
+    }
+    if (lost_) {
+        co_return *lost_;
+    }
+    pending_.delete_thread = true;
+    auto written = co_await write_now();
+    if (written) {
+        lose({base::ErrorCode::not_found, "Thread not found"}, false);
+    }
+    co_return written;
+}
+
+void ThreadSession::lose(const base::Error& error, bool recover) {
+    if (lost_) {
+        return;
+    }
+    const auto self = shared_from_this();
+    lost_ = error;
+    auto runs = std::move(runs_);
+    runs_.clear();
+    for (const auto& [id, run] : runs) {
+        run->fail(error);
+        run->cancel_.cancel(error);
+    }
+    for (auto& done : std::exchange(on_written_, {})) {
+        done(error);
+    }
+    count_runs(0, 0);
+    idle_changed_.notify_all();
+    context_.forget(thread_.id, recover);
+}
+
+void ThreadSession::carry_out(const Actions& actions) {
+    for (const auto& action : actions) {
+        if (const auto* to_start = std::get_if<StartRun>(&action)) {
+            start(find_run(to_start->run));
+        } else if (const auto* to_drop = std::get_if<DropRun>(&action)) {
+            drop(find_run(to_drop->run));
+        }
+    }
+    count_runs(queue_.executing() ? 1 : 0, static_cast<std::int64_t>(queue_.waiting()));
+}
+
+void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
+    context_.metrics.runs_running.fetch_add(running - counted_running_, std::memory_order_relaxed);
+    context_.metrics.runs_waiting.fetch_add(waiting - counted_waiting_, std::memory_order_relaxed);
+    counted_running_ = running;
+    counted_waiting_ = waiting;
+}
+
+void ThreadSession::start(const RunHandle& run) {
+    ++run->row_.attempt;
+    run->row_.status = storage::RunStatus::running;
+    set_run_status(*run, storage::RunStatus::running, {});
+    // Spawning posts: the execution gets to its first wait before the flush that was posted after
+    // it, so a run that never waits is written with its acceptance in one commit.
+    context_.shard.spawn(execute(run));
+}
+
+void ThreadSession::drop(const RunHandle& run) {
+    graph::RunResult result;
+    result.status = storage::RunStatus::interrupted;
+    result.error = {base::ErrorCode::cancelled, "cancelled before it was started"};
+    end_run(run, std::move(result), RunOutcome{});
+}
+
+void ThreadSession::give_up(const RunHandle& run, base::Error error) {
+    graph::RunResult result;
+    result.status = storage::RunStatus::error;
+    result.thread_status = storage::ThreadStatus::error;
+    result.error = std::move(error);
+    end_run(run, std::move(result), RunOutcome{});
+}
+
+base::Task<> ThreadSession::execute(RunHandle run) {
+    const auto self = shared_from_this();
+    graph::RunResult result;
+    RunOutcome outcome;
+    const auto ready = co_await load_position(*run);
+    if (lost_) {
+        co_return;
+    }
+    if (ready) {
+        SessionHost host{*this, *run};
+        result = co_await graph::run_graph(*run->request_.assistant.graph, spec_of(*run),
+                                           *position_, host);
+        if (lost_) {
+            co_return;
+        }
+        host.hand_over_held_rows();
+        outcome.values = position_->state.to_text();
+        outcome.input_tokens = host.input_tokens();
+        outcome.output_tokens = host.output_tokens();
+    } else {
+        result.status = storage::RunStatus::error;
+        result.thread_status = storage::ThreadStatus::error;
+        result.error = ready.error();
+    }
+    auto actions = queue_.finished(run->row_.id);
+    end_run(run, std::move(result), std::move(outcome));
+    carry_out(actions);
+}
+
+base::Task<base::Status> ThreadSession::load_position(const Run& run) {
+    const auto& graph = run.request_.assistant.graph;
+    if (position_ && graph_ == graph) {
+        co_return base::ok();
+    }
+    if (position_) {  // another assistant's turn on this thread: read it back through its channels
+        const auto written = co_await write_now();
+        if (!written) {
+            co_return written;
+        }
+        thread_.head = position_->seq;
+        position_.reset();
+    }
+    if (thread_.head == storage::kNoSeq) {
+        position_.emplace(graph->channels);
+        graph_ = graph;
+        co_return base::ok();
+    }
+    auto chain = co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
+        [this](auto done) {
+            context_.store.load_chain(thread_.id, storage::kNoSeq, std::move(done));
+        });
+    if (!chain) {
+        co_return std::move(chain).error();
+    }
+    auto position = graph::restore(graph->channels, *chain);
+    if (!position) {
+        co_return std::move(position).error();
+    }
+    position_.emplace(std::move(*position));
+    graph_ = graph;
+    co_return base::ok();
+}
+
+graph::RunSpec ThreadSession::spec_of(const Run& run) const {
+    const auto& request = run.request_;
+    graph::RunSpec spec;
+    spec.thread_id = thread_.id;
+    spec.run_id = run.row_.id;
+    spec.assistant_id = request.assistant.id;
+    // The runner sees by position.run_id whether the input was applied before a crash.
+    spec.input = request.input;
+    spec.configurable = request.configurable;
+    spec.metadata = request.metadata;
+    spec.interrupt_before = request.interrupt_before;
+    spec.interrupt_after = request.interrupt_after;
+    spec.recursion_limit = request.recursion_limit;
+    spec.attempt = run.row_.attempt;
+    spec.deadline = base::system_clock().now() + request.time_max;
+    return spec;
+}
+
+void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome) {
+    outcome.status = result.status;
+    outcome.error = result.error;
+    outcome.interrupts = result.interrupts;
+    const bool failed = result.status != storage::RunStatus::success;
+    set_run_status(*run, result.status, failed ? error_json(result.error) : std::string{});
+    if (run->request_.temporary_thread && queue_.is_idle()) {
+        pending_.delete_thread = true;
+    } else if (queue_.is_idle()) {
+        pending_.status = result.thread_status;
+        pending_.interrupts = base::dump_json(result.interrupts);
+    }
+    write_soon([self = shared_from_this(), run,
+                outcome = std::move(outcome)](const base::Status& written) mutable {
+        if (!written) {
+            return;
+        }  // lose() has failed the run already
+        self->settle(run, std::move(outcome));
+    });
+}
+
+void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
+    const bool succeeded = outcome.status == storage::RunStatus::success;
+    auto& total =
+        succeeded ? context_.metrics.runs_succeeded_total : context_.metrics.runs_failed_total;
+    total.fetch_add(1, std::memory_order_relaxed);
+    runs_.erase(run->row_.id);
+    run->finish(std::move(outcome));
+    if (run->log_.last_id() > 0) {
+        context_.keep_ended(run);
+    }
+    idle_changed_.notify_all();
+    if (run->request_.temporary_thread && queue_.is_idle()) {
+        lose({base::ErrorCode::not_found, "Thread not found"}, false);
+    }
+}
+
+void ThreadSession::note_graph(const Run& run) {
+    if (graph_noted_) {
+        return;
+    }
+    graph_noted_ = true;
+    auto metadata = base::parse_stored_json(thread_.metadata);
+    if (!metadata || !metadata->is_object() || metadata->contains("graph_id")) {
+        return;
+    }
+    (*metadata)["graph_id"] = run.request_.assistant.graph->name;
+    (*metadata)["assistant_id"] = run.request_.assistant.id.to_string();
+    thread_.metadata = base::dump_json(*metadata);
+    pending_.metadata = thread_.metadata;
+}
+
+void ThreadSession::set_run_status(const Run& run, storage::RunStatus status, std::string error) {
+    const auto same = [&](const auto& each) { return each.id == run.row_.id; };
+    const auto fresh = std::find_if(pending_.new_runs.begin(), pending_.new_runs.end(), same);
+    if (fresh != pending_.new_runs.end()) {
+        fresh->status = status;
+        fresh->attempt = run.row_.attempt;
+        fresh->updated_at_us = base::unix_microseconds();
+        fresh->error = std::move(error);
+        return;
+    }
+    const auto update =
+        std::find_if(pending_.run_updates.begin(), pending_.run_updates.end(), same);
+    if (update != pending_.run_updates.end()) {
+        *update = {run.row_.id, status, run.row_.attempt, std::move(error)};
+        return;
+    }
+    pending_.run_updates.push_back({run.row_.id, status, run.row_.attempt, std::move(error)});
+}
+
+}  // namespace heddle::scheduler

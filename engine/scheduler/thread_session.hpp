@@ -1,0 +1,110 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/base/shard.hpp"
+#include "engine/base/signal.hpp"
+#include "engine/observe/metrics.hpp"
+#include "engine/scheduler/run.hpp"
+#include "engine/scheduler/scheduler.hpp"
+#include "engine/scheduler/thread_queue.hpp"
+#include "engine/storage/store.hpp"
+
+namespace heddle::scheduler {
+
+/// What a session borrows of its shard; all of it outlives every session.
+struct SessionContext {
+    base::Shard& shard;
+    storage::Store& store;
+    const Catalog& catalog;
+    observe::Metrics& metrics;
+    const SchedulerLimits& limits;
+    /// The session can no longer write for its thread (lost, deleted): forget it.
+    /// @param recover  whether its unfinished runs are still ours to resume later
+    std::function<void(const base::ThreadId&, bool recover)> forget;
+    /// The run has ended and somebody may still want to read its events.
+    std::function<void(const RunHandle&)> keep_ended;
+};
+
+/// One claimed thread: its position, its queue and the only pipeline by which anything is written
+/// for it. At most one write is on its way to the store; what comes meanwhile is gathered into the
+/// next, so a short run costs one commit and the store sees a thread's writes in order.
+///
+/// Belongs to the thread's shard. Held by shared pointers because coroutines and completions of the
+/// shard outlive its place in the session table.
+class ThreadSession : public std::enable_shared_from_this<ThreadSession> {
+public:
+    ThreadSession(SessionContext& context, storage::ClaimOutcome claim);
+    ~ThreadSession();
+
+    [[nodiscard]] const storage::ThreadRow& thread() const noexcept { return thread_; }
+    [[nodiscard]] bool is_lost() const noexcept { return lost_.has_value(); }
+    [[nodiscard]] bool is_idle() const noexcept {
+        return queue_.is_idle() && !writing_ && on_written_.empty();
+    }
+    [[nodiscard]] std::size_t active_runs() const noexcept {
+        return queue_.waiting() + (queue_.executing() ? 1 : 0);
+    }
+    [[nodiscard]] RunHandle find_run(const base::RunId& run) const;
+
+    /// Queues again what another engine, or an earlier life of this one, left unfinished.
+    void resume(std::vector<storage::RunRow> rows);
+    base::Result<RunHandle> submit(RunRequest request);
+    /// @return false if the run is neither waiting nor executing here
+    bool cancel_run(const base::RunId& run, base::Error reason);
+    void cancel_all(const base::Error& reason);
+    base::Task<base::Status> patch_metadata(const base::Json& changes);
+    base::Task<base::Status> remove_run(base::RunId run);
+    /// Cancels everything, waits until it has stopped, deletes the thread.
+    base::Task<base::Status> remove();
+    /// Writes nothing from now on and fails what waits. @param recover  see SessionContext::forget
+    void lose(const base::Error& error, bool recover);
+
+private:
+    friend class SessionHost;
+    using Written = base::UniqueFunction<void(const base::Status&)>;
+
+    void carry_out(const Actions& actions);
+    void start(const RunHandle& run);
+    void drop(const RunHandle& run);
+    base::Task<> execute(RunHandle run);
+    base::Task<base::Status> load_position(const Run& run);
+    graph::RunSpec spec_of(const Run& run) const;
+    void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
+    void settle(const RunHandle& run, RunOutcome outcome);
+    void give_up(const RunHandle& run, base::Error error);
+    void count_runs(std::int64_t running, std::int64_t waiting);
+    void note_graph(const Run& run);
+    void set_run_status(const Run& run, storage::RunStatus status, std::string error);
+
+    void write_soon(Written done);
+    base::Task<base::Status> write_now();
+    void flush();
+    void on_flushed(const base::Status& status);
+
+    SessionContext& context_;
+    storage::ThreadRow thread_;
+    storage::Epoch epoch_;
+    std::optional<graph::Position> position_;
+    std::shared_ptr<const graph::Graph> graph_;  ///< the one position_ was built for
+    bool graph_noted_ = false;
+    ThreadQueue queue_;
+    std::unordered_map<base::RunId, RunHandle> runs_;  ///< waiting and executing
+    std::optional<base::Error> lost_;
+    base::Signal idle_changed_;
+    std::int64_t counted_running_ = 0;  ///< this session's share of the gauges
+    std::int64_t counted_waiting_ = 0;
+
+    storage::ThreadWrite pending_;
+    bool dirty_ = false;    ///< pending_ holds something
+    bool writing_ = false;  ///< a write is on its way
+    bool flush_posted_ = false;
+    std::vector<Written> on_written_;  ///< for pending_
+    std::vector<Written> in_flight_;   ///< for the write on its way
+};
+
+}  // namespace heddle::scheduler

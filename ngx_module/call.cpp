@@ -1,0 +1,28 @@
+#include "ngx_module/call.hpp"
+
+#include "ngx_module/pool_peers.hpp"
+
+namespace heddle::ngx {
+
+namespace {
+
+void free_memory(const ngx_chain_t* chain) {
+    for (; chain != nullptr; chain = chain->next) {
+        ngx_free(chain->buf->start);
+    }
+}
+
+}  // namespace
+
+Call::~Call() {
+    if (peers != nullptr) {
+        peers->release(*this, true);
+    }
+    if (budget != nullptr) {
+        budget->release();
+    }
+    free_memory(busy);
+    free_memory(free);
+}
+
+}  // namespace heddle::ngx

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "ngx_module/channel.hpp"
+#include "ngx_module/conf.hpp"
+#include "shared/wire/messages.hpp"
+
+namespace heddle::ngx {
+
+class PoolPeers;
+struct Call;
+
+/// A timer that knows its call. nginx logs a timer's descriptor through event.data, so that must be
+/// the connection and cannot be the call.
+struct CallTimer {
+    ngx_event_t event;  ///< must come first: nginx hands out only this
+    Call* call;
+};
+
+/// What is known of one HTTP request between its body and its last byte. Lives in the request's
+/// pool; r->ctx points to it. Whoever is called back by the engine or a timer finds it by `id`.
+struct Call {
+    explicit Call(ngx_http_request_t* r) noexcept : request{r}, conf{loc_conf(r)} {}
+    ~Call();
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+    ngx_http_request_t* request;
+    const LocConf* conf;
+    PoolPeers* peers = nullptr;
+
+    // Routing.
+    wire::RequestId id = 0;      ///< 0: not with an engine
+    Channel* channel = nullptr;  ///< the latest engine; null before the first
+    std::uint64_t hello_serial = 0;
+    ngx_str_t path{};       ///< what the engine sees
+    ngx_str_t thread_id{};  ///< routing key, empty if none
+    ngx_str_t run_id{};     ///< minted, or empty
+    std::uint64_t key_hash = 0;
+    std::uint64_t tried = 0;   ///< bit i: engine i has had it and cannot have it again
+    std::uint32_t hop = 0;     ///< engines that have had it
+    bool retry_safe = false;   ///< may be repeated though an engine may have done it already
+    bool waiting = false;      ///< for any engine to come up
+    bool was_refused = false;  ///< by at least one engine, which lives
+    bool queued = false;       ///< the channel has it, the engine not yet
+    bool accepted = false;     ///< by an engine, durably
+    bool done = false;         ///< nothing more is to be done for it
+    std::string_view error{};  ///< code of the error that the module answered
+
+    // The request's body on its way to the engine.
+    ngx_chain_t* body_at = nullptr;  ///< the buffer to send next
+    off_t body_offset = 0;           ///< bytes of it that have been sent
+    off_t body_left = 0;
+    BodyBudget* budget = nullptr;
+
+    // The response on its way to the client.
+    std::uint64_t epoch = 0;
+    bool head_sent = false;
+    bool is_event_stream = false;
+    bool between_events = true;     ///< the bytes so far end where an event ends
+    std::uint64_t credit_left = 0;  ///< bytes of Data that the engine may still send
+    /// Bytes that have left since the last grant; below 0 by those that needed no credit.
+    std::int64_t consumed = 0;
+    ngx_chain_t* free = nullptr;
+    ngx_chain_t* busy = nullptr;
+
+    CallTimer timeout{};  ///< connect_timeout while waiting, then read_timeout
+    CallTimer pump{};     ///< goes on with the body or with a grant that did not fit
+};
+
+[[nodiscard]] inline Call* call_of(ngx_http_request_t* r) noexcept {
+    return static_cast<Call*>(ngx_http_get_module_ctx(r, ngx_http_heddle_module));
+}
+
+}  // namespace heddle::ngx

@@ -1,0 +1,408 @@
+#include "ngx_module/pool_peers.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "ngx_module/barrier.hpp"
+#include "ngx_module/handler.hpp"
+#include "ngx_module/response.hpp"
+#include "ngx_module/route_key.hpp"
+#include "ngx_module/worker.hpp"
+
+namespace heddle::ngx {
+
+namespace {
+
+std::uint64_t bit_of(const Channel& channel) {
+    return std::uint64_t{1} << channel.index();
+}
+
+void count(std::atomic<std::uint64_t>& figure, std::uint64_t by = 1) {
+    // Only this worker writes it, so it needs no locked instruction.
+    figure.store(figure.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+}
+
+/// Weighted rendezvous hashing: the engine with the highest score has the key. An engine that comes
+/// or goes moves only its own keys.
+double score_of(std::uint64_t key_hash, const Channel& channel) {
+    std::uint64_t mixed = key_hash ^ (channel.endpoint_hash() * 0x9e3779b97f4a7c15ULL);
+    mixed = (mixed ^ (mixed >> 30U)) * 0xbf58476d1ce4e5b9ULL;
+    mixed = (mixed ^ (mixed >> 27U)) * 0x94d049bb133111ebULL;
+    mixed ^= mixed >> 31U;
+    constexpr double kUnit = 1.0 / 9007199254740992.0;  // 2^-53
+    const double uniform = (static_cast<double>(mixed >> 11U) + 0.5) * kUnit;
+    return -channel.weight() / std::log(uniform);
+}
+
+}  // namespace
+
+PoolPeers::PoolPeers(Worker& worker, PoolConf& conf)
+    : worker_{worker}, zone_{*static_cast<PoolZone*>(conf.zone->data)}, slot_{take_slot(zone_)} {
+    const ArrayView<EngineConf> engines{&conf.engines};
+    if (slot_ == nullptr) {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                      "heddle: zone \"%V\" is full: heddle_status will not show this worker",
+                      &conf.zone->shm.name);
+    }
+    EngineFigures* figures = slot_ == nullptr ? nullptr : slot_->engines;
+    if (figures == nullptr) {
+        own_figures_ = std::make_unique<EngineFigures[]>(engines.size());
+        figures = own_figures_.get();
+    }
+    for (std::size_t i = 0; i < engines.size(); i++) {
+        channels_.push_back(std::make_unique<Channel>(*this, engines[i], i, figures[i]));
+    }
+}
+
+PoolPeers::~PoolPeers() {
+    channels_.clear();
+    if (slot_ != nullptr) {
+        give_slot_back(zone_, slot_);
+    }
+}
+
+bool PoolPeers::open(void* context, ngx_cycle_t* cycle) {
+    return std::all_of(channels_.begin(), channels_.end(),
+                       [&](auto& channel) { return channel->open(context, cycle); });
+}
+
+void PoolPeers::tick(bool ping) {
+    for (auto& channel : channels_) {
+        channel->tick(ping);
+    }
+}
+
+Channel* PoolPeers::pick_by_key(const Call& call, EngineState state) {
+    Channel* best = nullptr;
+    double best_score = 0;
+    for (auto& channel : channels_) {
+        if (channel->state() == state && (call.tried & bit_of(*channel)) == 0) {
+            const double score = score_of(call.key_hash, *channel);
+            if (best == nullptr || score > best_score) {
+                best = channel.get();
+                best_score = score;
+            }
+        }
+    }
+    return best;
+}
+
+Channel* PoolPeers::pick_least_loaded(const Call& call, EngineState state) {
+    Channel* best = nullptr;
+    double best_load = 0;
+    turn_++;
+    for (std::size_t i = 0; i < channels_.size(); i++) {
+        Channel& channel = *channels_[(turn_ + i) % channels_.size()];
+        if (channel.state() == state && (call.tried & bit_of(channel)) == 0) {
+            const double load =
+                static_cast<double>(channel.figures().in_flight.load(std::memory_order_relaxed)) /
+                channel.weight();
+            if (best == nullptr || load < best_load) {
+                best = &channel;
+                best_load = load;
+            }
+        }
+    }
+    return best;
+}
+
+Channel* PoolPeers::pick(const Call& call) {
+    if (call.thread_id.len > 0) {
+        if (const auto owner = moved_.find(call.key_hash)) {
+            Channel& channel = *channels_[*owner];
+            if (channel.is_usable() && (call.tried & bit_of(channel)) == 0) {
+                return &channel;
+            }
+            moved_.forget(call.key_hash);
+        }
+    }
+    // A draining engine still answers what starts nothing: better than none.
+    for (const auto state : {EngineState::up, EngineState::draining}) {
+        Channel* channel =
+            call.thread_id.len > 0 ? pick_by_key(call, state) : pick_least_loaded(call, state);
+        if (channel != nullptr) {
+            return channel;
+        }
+    }
+    return nullptr;
+}
+
+Channel* PoolPeers::find_endpoint(std::string_view endpoint) noexcept {
+    for (auto& channel : channels_) {
+        if (channel->endpoint() == endpoint) {
+            return channel.get();
+        }
+    }
+    return nullptr;
+}
+
+PoolPeers::Sent PoolPeers::send(Call& call, Channel& channel) {
+    if (call.id == 0) {
+        call.id = worker_.inflight().add(call);
+    }
+    wire::Request request;
+    if (call.id == 0 || !make_request(call, request)) {
+        return Sent::cannot;
+    }
+    auto frame = wire::encode(wire::EdgeMessage{std::move(request)});
+    if (call.body_left == 0) {
+        channel.queue_request(call.id, std::move(frame));
+        call.queued = true;
+    } else if (!channel.try_send(frame)) {  // Body frames follow at once
+        return Sent::engine_full;
+    }
+    call.channel = &channel;
+    call.hello_serial = channel.hello_serial();
+    count(channel.figures().in_flight);
+    count(channel.figures().requests);
+    return Sent::yes;
+}
+
+void PoolPeers::submit(Call& call) {
+    submit_to(call, nullptr);
+}
+
+void PoolPeers::submit_to(Call& call, Channel* target) {
+    stop_waiting(call);
+    for (;;) {
+        Channel* channel = target != nullptr ? target : pick(call);
+        target = nullptr;
+        if (channel == nullptr) {
+            wait_or_fail(call);
+            return;
+        }
+        switch (send(call, *channel)) {
+            case Sent::yes:
+                ngx_add_timer(&call.timeout.event, call.conf->read_timeout);
+                if (call.body_left > 0) {
+                    pump_body(call);
+                }
+                return;
+            case Sent::engine_full:
+                call.tried |= bit_of(*channel);
+                call.was_refused = true;
+                break;
+            case Sent::cannot:
+                respond_error(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
+                                     "too many requests are open in this nginx process", 1});
+                return;
+        }
+    }
+}
+
+void PoolPeers::wait_or_fail(Call& call) {
+    const bool may_wait = !call.was_refused && waiting_.size() < kWaitingMax &&
+                          std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
+                              return channel->may_come_soon(call.conf->connect_timeout);
+                          });
+    if (may_wait && call.id == 0) {
+        call.id = worker_.inflight().add(call);
+    }
+    if (may_wait && call.id != 0) {
+        call.waiting = true;
+        waiting_.push_back(call.id);
+        ngx_add_timer(&call.timeout.event, call.conf->connect_timeout);
+        return;
+    }
+    if (call.was_refused) {
+        respond_error(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
+                             "no engine takes this request at the moment", 1});
+    } else {
+        respond_error(call,
+                      {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+    }
+}
+
+void PoolPeers::stop_waiting(Call& call) noexcept {
+    if (call.waiting) {
+        call.waiting = false;
+        waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), call.id), waiting_.end());
+    }
+}
+
+void PoolPeers::release(Call& call, bool tell_engine) noexcept {
+    const bool with_engine = call.id != 0 && !call.waiting;
+    const bool was_queued = std::exchange(call.queued, false);
+    stop_waiting(call);
+    if (call.timeout.event.timer_set) {
+        ngx_del_timer(&call.timeout.event);
+    }
+    if (call.pump.event.timer_set) {
+        ngx_del_timer(&call.pump.event);
+    }
+    worker_.inflight().remove(call.id);
+    if (with_engine && call.channel != nullptr) {
+        auto& in_flight = call.channel->figures().in_flight;
+        in_flight.store(in_flight.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+        // An engine that has answered early still waits for the rest of the body.
+        if (!was_queued && (tell_engine || call.body_left > 0)) {
+            call.channel->try_send(wire::encode(wire::EdgeMessage{wire::Cancel{call.id}}));
+        }
+    }
+    call.id = 0;
+}
+
+template <class Act>
+void PoolPeers::for_each(const std::vector<wire::RequestId>& ids, Act act) {
+    for (const wire::RequestId id : ids) {
+        Call* call = worker_.inflight().find(id);
+        if (call == nullptr) {
+            continue;
+        }
+        ngx_connection_t* c = call->request->connection;
+        ngx_http_set_log_request(c->log, call->request);
+        if (!guarded(c->log, "answering", [&] { act(*call); })) {
+            call = worker_.inflight().find(id);
+            if (call != nullptr) {
+                release(*call, true);
+                call->done = true;
+                ngx_http_finalize_request(call->request, NGX_ERROR);
+            }
+        }
+        ngx_http_run_posted_requests(c);
+    }
+}
+
+void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
+    const wire::RequestId id = std::visit(
+        [](const auto& m) -> wire::RequestId {
+            if constexpr (requires { m.id; }) {
+                return m.id;
+            } else {
+                return 0;
+            }
+        },
+        message);
+    Call* call = worker_.inflight().find(id);
+    if (call == nullptr || call->channel != &channel || call->waiting || call->done) {
+        count(channel.figures().frames_dropped);
+        return;
+    }
+    ngx_connection_t* c = call->request->connection;
+    ngx_http_set_log_request(c->log, call->request);
+    const bool ok = guarded(c->log, "answering", [&] {
+        if (auto* head = std::get_if<wire::Head>(&message)) {
+            respond_head(*call, std::move(*head));
+        } else if (auto* data = std::get_if<wire::Data>(&message)) {
+            respond_data(*call, std::move(*data));
+        } else if (const auto* end = std::get_if<wire::End>(&message)) {
+            respond_end(*call, *end);
+        } else if (const auto* accepted = std::get_if<wire::Accepted>(&message)) {
+            call->accepted = true;
+            call->epoch = std::max(call->epoch, accepted->epoch);
+            ngx_add_timer(&call->timeout.event, call->conf->read_timeout);
+        } else if (call->accepted || call->head_sent) {
+            count(channel.figures().frames_dropped);  // too late to send it elsewhere
+        } else if (const auto* moved = std::get_if<wire::Moved>(&message)) {
+            on_moved(*call, channel, *moved);
+        } else if (std::holds_alternative<wire::Refused>(message)) {
+            on_refused(*call, channel);
+        }
+    });
+    if (!ok) {
+        call = worker_.inflight().find(id);
+        if (call != nullptr) {
+            release(*call, true);
+            call->done = true;
+            ngx_http_finalize_request(call->request, NGX_ERROR);
+        }
+    }
+    ngx_http_run_posted_requests(c);
+}
+
+void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved) {
+    count(channel.figures().moved);
+    release(call, false);
+    call.hop++;
+    Channel* owner = find_endpoint(moved.endpoint);
+    // The asked engine is not asked again, but the owner may be, once more than others: its first
+    // answer may have been older than the move. The number of hops bounds what two engines that
+    // name each other can cost.
+    call.tried |= bit_of(channel);
+    if (owner == &channel || owner == nullptr || !owner->is_usable() ||
+        call.hop > 2 * channels_.size() + 2) {
+        call.was_refused = true;
+        submit(call);
+        return;
+    }
+    if (call.thread_id.len > 0) {
+        moved_.put(call.key_hash, owner->index());
+    }
+    submit_to(call, owner);
+}
+
+void PoolPeers::on_refused(Call& call, Channel& channel) {
+    count(channel.figures().refused);
+    release(call, false);
+    call.hop++;
+    call.tried |= bit_of(channel);
+    call.was_refused = true;
+    submit(call);
+}
+
+void PoolPeers::lose(Call& call) {
+    Channel& channel = *call.channel;
+    count(channel.figures().failures);
+    const bool may_repeat = call.queued || (!call.head_sent && !call.accepted && call.retry_safe);
+    release(call, true);
+    if (!may_repeat) {
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable,
+                    "the engine was lost while it worked on this request", 1});
+        return;
+    }
+    call.hop++;
+    if (call.hop > 2 * channels_.size() + 2) {
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+        return;
+    }
+    submit(call);
+}
+
+void PoolPeers::on_lost(Channel& channel) {
+    const auto ids = worker_.inflight().ids_where(
+        [&](const Call& call) { return call.channel == &channel && !call.waiting; });
+    for_each(ids, [this](Call& call) { lose(call); });
+}
+
+void PoolPeers::on_forgotten(Channel& channel) {
+    const auto ids = worker_.inflight().ids_where([&](const Call& call) {
+        return call.channel == &channel && !call.waiting && !call.queued &&
+               call.hello_serial < channel.hello_serial();
+    });
+    for_each(ids, [this](Call& call) { lose(call); });
+}
+
+bool PoolPeers::is_queued(wire::RequestId id, const Channel& channel) const noexcept {
+    const Call* call = worker_.inflight().find(id);
+    return call != nullptr && call->queued && call->channel == &channel;
+}
+
+void PoolPeers::on_flushed(wire::RequestId id, Channel& channel, bool sent) {
+    if (sent) {
+        Call& call = *worker_.inflight().find(id);
+        call.queued = false;
+        call.hello_serial = channel.hello_serial();
+        return;
+    }
+    for_each({id}, [&](Call& call) {
+        release(call, false);
+        call.tried |= bit_of(channel);
+        call.was_refused = true;
+        submit(call);
+    });
+}
+
+void PoolPeers::on_engine_up() {
+    if (waiting_.empty()) {
+        return;
+    }
+    const auto ids = waiting_;
+    for_each(ids, [this](Call& call) {
+        if (call.waiting) {
+            submit(call);
+        }
+    });
+}
+
+}  // namespace heddle::ngx

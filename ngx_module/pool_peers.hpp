@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "ngx_module/call.hpp"
+#include "ngx_module/channel.hpp"
+#include "ngx_module/moved_cache.hpp"
+
+namespace heddle::ngx {
+
+class Worker;
+
+/// One pool in one worker: its engines, which of them gets a request, and what happens to requests
+/// when an engine refuses them or is lost. Belongs to the worker's only thread.
+class PoolPeers {
+public:
+    PoolPeers(Worker& worker, PoolConf& conf);
+    ~PoolPeers();
+    PoolPeers(const PoolPeers&) = delete;
+    PoolPeers& operator=(const PoolPeers&) = delete;
+
+    bool open(void* context, ngx_cycle_t* cycle);
+    void tick(bool ping);
+
+    /// Sends the call to the engine it belongs to, or lets it wait for one, or answers that there
+    /// is none: then the request may be gone on return.
+    void submit(Call& call);
+    /// Ends the call's stay with its engine. Its id finds nothing from then on.
+    /// @param tell_engine  send Cancel, because the engine may still be at work on it
+    void release(Call& call, bool tell_engine) noexcept;
+    void stop_waiting(Call& call) noexcept;
+
+    // From the channels.
+    void on_message(Channel& channel, wire::EngineMessage&& message);
+    void on_lost(Channel& channel);       ///< the engine is down
+    void on_forgotten(Channel& channel);  ///< the engine knows nothing sent before its last Hello
+    void on_engine_up();
+    [[nodiscard]] bool is_queued(wire::RequestId id, const Channel& channel) const noexcept;
+    void on_flushed(wire::RequestId id, Channel& channel, bool sent);
+
+    [[nodiscard]] Worker& worker() noexcept { return worker_; }
+    [[nodiscard]] ngx_slab_pool_t* slab() noexcept { return zone_.slab; }
+
+private:
+    static constexpr std::size_t kWaitingMax = 4'096;
+
+    enum class Sent : std::uint8_t { yes, engine_full, cannot };
+
+    [[nodiscard]] Channel* pick(const Call& call);
+    [[nodiscard]] Channel* pick_by_key(const Call& call, EngineState state);
+    [[nodiscard]] Channel* pick_least_loaded(const Call& call, EngineState state);
+    [[nodiscard]] Channel* find_endpoint(std::string_view endpoint) noexcept;
+    [[nodiscard]] Sent send(Call& call, Channel& channel);
+    void submit_to(Call& call, Channel* target);
+    void wait_or_fail(Call& call);
+    void on_moved(Call& call, Channel& channel, const wire::Moved& moved);
+    void on_refused(Call& call, Channel& channel);
+    /// Its engine is lost: to the next one if that can do no harm, else an error to the client.
+    void lose(Call& call);
+    /// Runs `act(call)` for each of the ids that still has a call, as from the event loop.
+    template <class Act>
+    void for_each(const std::vector<wire::RequestId>& ids, Act act);
+
+    Worker& worker_;
+    PoolZone& zone_;
+    WorkerSlot* slot_;
+    std::unique_ptr<EngineFigures[]> own_figures_;  ///< when the zone has no room for a slot
+    std::vector<std::unique_ptr<Channel>> channels_;
+    MovedCache moved_;
+    std::vector<wire::RequestId> waiting_;
+    std::size_t turn_ = 0;
+};
+
+}  // namespace heddle::ngx

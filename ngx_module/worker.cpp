@@ -1,0 +1,62 @@
+#include "ngx_module/worker.hpp"
+
+#include <zmq.h>
+
+#include "ngx_module/barrier.hpp"
+#include "ngx_module/uuid.hpp"
+
+namespace heddle::ngx {
+
+namespace {
+constexpr ngx_msec_t kTickEvery = 500;
+}
+
+Worker::Worker() : edge_id_{make_uuid_v7().text()} {}
+
+std::unique_ptr<Worker> Worker::start(MainConf& conf, ngx_cycle_t* cycle) {
+    std::unique_ptr<Worker> worker{new Worker};
+    worker->context_ = zmq_ctx_new();
+    if (worker->context_ == nullptr) {
+        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "heddle: no ZeroMQ context");
+        return nullptr;
+    }
+    for (PoolConf* pool : ArrayView<PoolConf*>{&conf.pools}) {
+        worker->pools_.push_back(std::make_unique<PoolPeers>(*worker, *pool));
+        if (!worker->pools_.back()->open(worker->context_, cycle)) {
+            return nullptr;
+        }
+    }
+    worker->tick_connection_.fd = static_cast<ngx_socket_t>(-1);
+    worker->tick_connection_.data = worker.get();
+    worker->tick_.data = &worker->tick_connection_;
+    worker->tick_.log = cycle->log;
+    worker->tick_.handler = on_tick;
+    worker->tick_.cancelable = 1;  // a worker that is leaving does not wait for it
+    ngx_add_timer(&worker->tick_, kTickEvery);
+    return worker;
+}
+
+Worker::~Worker() {
+    if (tick_.timer_set) {
+        ngx_del_timer(&tick_);
+    }
+    pools_.clear();
+    if (context_ != nullptr) {
+        // All sockets are closed and linger for nothing, so this returns at once.
+        zmq_ctx_term(context_);
+    }
+}
+
+void Worker::on_tick(ngx_event_t* event) noexcept {
+    auto& self = *static_cast<Worker*>(static_cast<ngx_connection_t*>(event->data)->data);
+    guarded(event->log, "tick", [&] {
+        for (auto& pool : self.pools_) {
+            pool->tick(self.ping_next_);
+        }
+        self.ping_next_ = !self.ping_next_;
+    });
+    // A leaving worker still pings while requests are open; the timer does not hold it back.
+    ngx_add_timer(event, kTickEvery);
+}
+
+}  // namespace heddle::ngx

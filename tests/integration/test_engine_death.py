@@ -1,0 +1,254 @@
+"""Engines that die, stop and come back while nginx serves: nothing accepted is lost, new requests
+go to the other one, and no worker notices."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+
+from api_client import connect, eventually, run_of, text_of
+from clusters import engine_metrics, run, slow_cluster
+
+MODEL_SECONDS = 2.0
+SLOW_RUNS = 40
+LOAD_TASKS = 12
+OUT_SECONDS = 3.0  # how long a stopped engine may still be given requests
+# The lease (2 s), the sweep for orphans, the model once more; not a bound of the takeover's speed.
+TAKEOVER_SECONDS = 25.0
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def cluster(request, tmp_path):
+    with slow_cluster(tmp_path, store=request.param, latency=MODEL_SECONDS, engines=2,
+                      workers=2) as made:
+        yield made
+        made.check_clean()
+
+
+class Load:
+    """Clients that send one short run after another until told to stop."""
+
+    def __init__(self, api):
+        self.api = api
+        self.stopping = False
+        self.answers = []  # (monotonic time of sending, status, seconds, text)
+        self._tasks = []
+
+    async def __aenter__(self):
+        self._tasks = [asyncio.create_task(self._client(n)) for n in range(LOAD_TASKS)]
+        await eventually(self._flows, "the load flows")
+        return self
+
+    async def __aexit__(self, kind, *_):
+        self.stopping = True
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        if kind is None:
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _flows(self):
+        return len(self.answers) > 5 * LOAD_TASKS
+
+    async def _client(self, number):
+        turn = 0
+        while not self.stopping:
+            turn += 1
+            sent = time.monotonic()
+            answer = await self.api.post("/runs/wait", run_of("echo", f"{number}.{turn}"),
+                                         want=None)
+            self.answers.append((sent, answer.status, answer.seconds, answer.text))
+            if answer.status == 200:
+                assert f"{number}.{turn}" in answer.text
+
+    def since(self, instant):
+        return [answer for answer in self.answers if answer[0] >= instant]
+
+    async def more(self, count):
+        """Waits for `count` more answers to requests that are sent from now on."""
+        now = time.monotonic()
+        async def enough():
+            return len(self.since(now)) >= count
+        await eventually(enough, f"{count} more answers")
+
+
+async def accept_slow_runs(api):
+    """Background runs on threads of their own; each answer 200 is a promise."""
+    threads = await asyncio.gather(*[api.new_thread() for _ in range(SLOW_RUNS)])
+    made = await asyncio.gather(*[
+        api.post(f"/threads/{thread}/runs", run_of("slow", f"work {number}"))
+        for number, thread in enumerate(threads)])
+    return [(answer.json["thread_id"], answer.json["run_id"]) for answer in made]
+
+
+async def check_finished(api, accepted):
+    statuses = await asyncio.gather(*[
+        api.wait_run(thread, run_id, seconds=TAKEOVER_SECONDS) for thread, run_id in accepted])
+    assert statuses == ["success"] * len(accepted)
+    for number, (thread, _) in enumerate(accepted):
+        messages = await api.thread_messages(thread)
+        assert [message["type"] for message in messages] == ["human", "ai"], thread
+        assert text_of(messages[0]) == f"work {number}"
+        assert f'[turn 1: "work {number}"]' in text_of(messages[1])
+        history = (await api.get(f"/threads/{thread}/history?limit=100")).json
+        ids = [entry["checkpoint"]["checkpoint_id"] for entry in history]
+        parents = [(entry["parent_checkpoint"] or {}).get("checkpoint_id") for entry in history]
+        assert len(history) == 3 and parents == ids[1:] + [None]
+        assert (await api.get(f"/threads/{thread}")).json["status"] == "idle"
+
+
+def busy_engine(cluster):
+    """The engine that executes more runs, and how many."""
+    running = [engine.metrics()["heddle_scheduler_runs_running"] for engine in cluster.engines]
+    number = running.index(max(running))
+    return cluster.engines[number], running[number]
+
+
+def test_killed_engine_loses_nothing_that_was_accepted(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            async with Load(api) as load:
+                accepted = await accept_slow_runs(api)
+                victim, running = busy_engine(cluster)
+                assert running >= SLOW_RUNS / 5, "the runs spread over both engines"
+                survivor = next(one for one in cluster.engines if one is not victim)
+                killed_at = time.monotonic()
+                victim.kill9()
+                await load.more(20 * LOAD_TASKS)
+                # New conversations do not wait for the dead one's lease.
+                settled = killed_at + OUT_SECONDS
+                await eventually(later_than(settled), "the time in which it must be out")
+                await load.more(10 * LOAD_TASKS)
+            check_load(load, killed_at, settled)
+            await check_finished(api, accepted)
+            recovered = survivor.metrics()["heddle_scheduler_runs_recovered_total"]
+            assert recovered >= running / 2, f"{recovered} recovered of {running} executing"
+            await check_restarted_engine_is_used(cluster, victim, api)
+    workers = cluster.worker_pids()
+    run(body(), seconds=120)
+    assert cluster.worker_pids() == workers, "an nginx worker died"
+
+
+def later_than(instant):
+    async def condition():
+        return time.monotonic() > instant
+    return condition
+
+
+def check_load(load, killed_at, settled):
+    """Nothing but whole answers; after the engine must be out, all of them good and quick."""
+    broken = [answer for answer in load.answers if answer[1] != 200]
+    print(f"{len(load.answers)} requests, {len(broken)} not 200, "
+          f"slowest {max(answer[2] for answer in load.answers):.3f} s, "
+          f"after the kill {len(load.since(killed_at))}")
+    assert broken == []
+    late = load.since(settled)
+    assert late and max(answer[2] for answer in late) < 1.5, \
+        "a new thread does not wait once the engine is out"
+
+
+async def check_restarted_engine_is_used(cluster, engine, api):
+    engine.start()
+
+    async def used():
+        await asyncio.gather(*[api.post("/runs/wait", run_of("echo", "x")) for _ in range(8)])
+        return engine.metrics()["heddle_scheduler_runs_accepted_total"] > 0
+    await eventually(used, "the engine that came back is given runs")
+
+
+def test_stopped_engine_is_out_in_time_and_back_by_itself(cluster):
+    """On Postgres it is stopped under load. On SQLite before it: an engine that is stopped inside a
+    transaction keeps the file's write lock, and no other process can take that from it."""
+    async def body():
+        async with connect(cluster.url) as api:
+            victim = cluster.engines[0]
+            async with contextlib.AsyncExitStack() as stack:
+                load = Load(api)
+                if not cluster.store_url.startswith("sqlite:"):
+                    await stack.enter_async_context(load)
+                    assert victim.metrics()["heddle_scheduler_runs_accepted_total"] > 0
+                stopped_at = time.monotonic()
+                os.kill(victim.pid, signal.SIGSTOP)
+                try:
+                    if cluster.store_url.startswith("sqlite:"):
+                        await stack.enter_async_context(load)
+                    await eventually(later_than(stopped_at + OUT_SECONDS), "it must be out")
+                    await load.more(20 * LOAD_TASKS)
+                    out = load.since(stopped_at + OUT_SECONDS)
+                    assert {answer[1] for answer in out} == {200}
+                    assert max(answer[2] for answer in out) < 1.0, \
+                        "after 3 s nothing waits for the stopped engine"
+                finally:
+                    os.kill(victim.pid, signal.SIGCONT)
+                accepted = victim.metrics()["heddle_scheduler_runs_accepted_total"]
+
+                async def back():
+                    now = victim.metrics()["heddle_scheduler_runs_accepted_total"]
+                    return now >= accepted + 5
+                await eventually(back, "the engine that goes on is given runs again")
+                await load.more(10 * LOAD_TASKS)
+            broken = [answer for answer in load.answers if answer[1] != 200]
+            assert broken == [], broken[:3]
+            print(f"{len(load.answers)} requests, slowest "
+                  f"{max(answer[2] for answer in load.answers):.3f} s")
+    workers, engines = cluster.worker_pids(), cluster.engine_pids()
+    run(body(), seconds=120)
+    assert cluster.worker_pids() == workers and cluster.engine_pids() == engines
+
+
+def test_stopped_engine_that_wakes_up_writes_nothing_twice(cluster):
+    """While it sleeps its runs are taken over; awake again it must not add to those threads."""
+    async def body():
+        async with connect(cluster.url) as api:
+            accepted = await accept_slow_runs(api)
+            victim, running = busy_engine(cluster)
+            assert running > 0
+            os.kill(victim.pid, signal.SIGSTOP)
+            try:
+                await check_finished(api, accepted)
+                await asyncio.gather(*[
+                    api.post(f"/threads/{thread}/runs/wait", run_of("slow", "second"))
+                    for thread, _ in accepted])
+                states = [await api.thread_messages(thread) for thread, _ in accepted]
+            finally:
+                os.kill(victim.pid, signal.SIGCONT)
+
+            async def awake():
+                return victim.metrics()["heddle_scheduler_runs_running"] == 0
+            await eventually(awake, "the engine gave its runs up")
+            # One more turn each, over whichever engine: it sees the second one and nothing else.
+            for (thread, _), before in zip(accepted, states):
+                assert len(before) == 4 and await api.thread_messages(thread) == before
+            answers = await asyncio.gather(*[
+                api.post(f"/threads/{thread}/runs/wait", run_of("slow", "third"))
+                for thread, _ in accepted])
+            for answer, before in zip(answers, states):
+                assert answer.json["messages"][:4] == before
+                assert '[turn 3: "third"]' in text_of(answer.json["messages"][5])
+    run(body(), seconds=120)
+
+
+def test_both_engines_dead_gives_503_and_all_goes_on_when_they_are_back(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            accepted = await accept_slow_runs(api)
+            for engine in cluster.engines:
+                engine.kill9()
+
+            async def refused():
+                answer = await api.post("/runs/wait", run_of("echo", "x"), want=None)
+                return answer.status in (503, 504) and answer.json["code"]
+            assert await eventually(refused, "503 while there is no engine")
+            for engine in cluster.engines:
+                engine.start()
+
+            async def served():
+                answer = await api.post("/runs/wait", run_of("echo", "x"), want=None)
+                return answer.status == 200
+            await eventually(served, "served again")
+            await check_finished(api, accepted)
+            assert engine_metrics(cluster)["heddle_scheduler_runs_recovered_total"] >= 1
+    run(body(), seconds=120)

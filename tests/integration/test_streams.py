@@ -1,0 +1,365 @@
+"""Long and large: slow readers, clients that go, large bodies in every form, events one by one, and
+a reload with streams open."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.parse
+
+import pytest
+
+from api_client import SseReader, connect, eventually, human, run_of, text_of
+from clusters import run, slow_cluster
+
+MB = 1 << 20
+LARGE = 20 * MB
+MODEL_SECONDS = 1.5
+SLOW_READERS = 24
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with slow_cluster(tmp_path_factory.mktemp("streams"), latency=MODEL_SECONDS, engines=2,
+                      workers=1) as cluster:
+        yield cluster
+        cluster.check_clean()
+
+
+def stream_test(function):
+    def test(server):
+        async def body():
+            async with connect(server.url) as api:
+                await function(api, server)
+        run(body())
+    test.__name__ = function.__name__
+    test.__doc__ = function.__doc__
+    return test
+
+
+# ---- one event after another
+
+
+@stream_test
+async def test_events_arrive_when_they_happen(api, server):
+    """The model spreads its words over 1.5 s; so must the events of the stream."""
+    thread = await api.new_thread()
+    events = await api.stream("POST", f"/threads/{thread}/runs/stream",
+                              run_of("wordy", "hello", stream_mode=["messages-tuple"]))
+    times = [event.at for event in events if event.name == "messages"]
+    assert len(times) >= 10
+    gaps = [later - earlier for earlier, later in zip(times, times[1:])]
+    assert times[-1] - times[0] > 0.6 * MODEL_SECONDS, "spread over the answer's whole time"
+    assert max(gaps) < 0.5 * MODEL_SECONDS, "nothing was held back"
+    assert times[0] - events[0].at > 0 and events[0].name == "metadata"
+
+
+@stream_test
+async def test_the_head_comes_before_the_model_answers(api, server):
+    thread = await api.new_thread()
+    began = time.monotonic()
+    async with api.open_stream("POST", f"/threads/{thread}/runs/stream",
+                               run_of("slow", "hello", stream_mode="values")) as (_, events):
+        first = await events.__anext__()
+        assert first.name == "metadata" and time.monotonic() - began < 0.5 * MODEL_SECONDS
+
+
+# ---- readers that do not read, clients that go
+
+
+class SilentReader:
+    """Sends a request over a socket with a small buffer and does not read the answer."""
+
+    def __init__(self, url, path, body):
+        target = urllib.parse.urlsplit(url)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.socket.settimeout(60)
+        self.socket.connect((target.hostname, target.port))
+        data = json.dumps(body).encode()
+        self.socket.sendall(f"POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n"
+                            f"content-type: application/json\r\n"
+                            f"content-length: {len(data)}\r\n\r\n".encode() + data)
+
+    def read_all(self):
+        """Everything, at last. Returns (head, body without chunk framing)."""
+        received = bytearray()
+        while piece := self.socket.recv(1 << 18):
+            received += piece
+        head, _, body = bytes(received).partition(b"\r\n\r\n")
+        return head.decode(), dechunked(body) if b"chunked" in head.lower() else body
+
+    def close(self):
+        self.socket.close()
+
+
+def dechunked(body):
+    pieces = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        if length == 0:
+            return b"".join(pieces)
+        pieces.append(body[:length])
+        body = body[length + 2:]
+    raise AssertionError("the chunked body was broken off")
+
+
+async def in_pool(function, *arguments):
+    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+
+@stream_test
+async def test_slow_readers_are_stopped_at_the_source(api, server):
+    """Each stream has about 6 MB to say and nobody reads. Nginx keeps at most a small window of
+    each, others are served as before, and the readers that go on later get all of it."""
+    text = "x" * MB
+    threads = [await api.new_thread() for _ in range(SLOW_READERS)]
+    await api.post("/runs/wait", run_of("chain5", text))  # warm: buffers that stay are not growth
+    worker_before = server.worker_rss()
+    engines_before = server.engines_rss()
+    body = run_of("chain5", text, stream_mode="values")
+    readers = [await in_pool(SilentReader, server.url, f"/threads/{thread}/runs/stream", body)
+               for thread in threads]
+    try:
+        for thread in threads:
+            async def idle(one=thread):
+                runs = (await api.get(f"/threads/{one}/runs")).json
+                return runs and runs[0]["status"] == "success"
+            await eventually(idle, "a run ends although nobody reads its stream", 60)
+        slowest = 0.0
+        for number in range(100):
+            answer = await api.post("/runs/wait", run_of("echo", f"quick {number}"))
+            slowest = max(slowest, answer.seconds)
+        grown = server.worker_rss() - worker_before
+        engines_grown = server.engines_rss() - engines_before
+        print(f"{SLOW_READERS} silent readers of 6 MB: nginx {grown / MB:.1f} MB more, engines "
+              f"{engines_grown / MB:.1f} MB more, slowest other request {slowest:.3f} s")
+        assert slowest < 1.0
+        # A request body of 1 MB and a window of 1 MB for each stream, and no more than that.
+        assert grown < SLOW_READERS * 2.5 * MB
+        # The run's own log (bounded, 8 MB), its state and its journal; not a queue of frames too.
+        assert engines_grown < SLOW_READERS * 24 * MB
+        for reader in readers[:3]:
+            head, stream = await in_pool(reader.read_all)
+            assert " 200 " in head.splitlines()[0]
+            parser = SseReader()
+            events = parser.feed(stream)
+            parser.at_end()
+            counts = [len(event.data["messages"]) for event in events if event.name == "values"]
+            assert counts == [1, 2, 3, 4, 5, 6]
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+@stream_test
+async def test_a_client_that_goes_ends_its_run_and_the_model_call(api, server):
+    """on_disconnect=cancel: nginx tells the engine, the engine closes the model's connection."""
+    server.model.reset()
+    threads = [await api.new_thread() for _ in range(10)]
+    clients = [await in_pool(SilentReader, server.url, f"/threads/{thread}/runs/stream",
+                             run_of("long", "hi", stream_mode="messages-tuple",
+                                    on_disconnect="cancel"))
+               for thread in threads]
+
+    async def all_call():
+        return server.model.stats()["concurrent"] == len(threads)
+    await eventually(all_call, "every run is calling the model")
+    for client in clients:
+        client.close()
+
+    async def none_calls():
+        return server.model.stats()["concurrent"] == 0
+    await eventually(none_calls, "the model calls are given up", 5)
+    for thread in threads:
+        made = (await api.get(f"/threads/{thread}/runs")).json[0]
+        assert await api.wait_run(thread, made["run_id"], seconds=5) == "interrupted"
+        # The thread is free at once.
+        await api.post(f"/threads/{thread}/runs/wait",
+                       run_of("long", "again", multitask_strategy="reject",
+                              interrupt_before="*"))
+
+
+@stream_test
+async def test_hundreds_of_clients_that_go_leave_nothing_open(api, server):
+    """Every stream that was opened is closed in the engines too."""
+    threads = [await api.new_thread() for _ in range(200)]
+    clients = [await in_pool(SilentReader, server.url, f"/threads/{thread}/runs/stream",
+                             run_of("slow", "hi")) for thread in threads]
+    for client in clients:
+        client.close()
+
+    async def closed():
+        return sum(engine.metrics()["heddle_transport_streams_open"]
+                   for engine in server.engines) == 0
+    await eventually(closed, "no stream is open in any engine", 30)
+
+
+# ---- large bodies
+
+
+def large_body():
+    return json.dumps(run_of("echo", "0123456789abcdef" * (LARGE // 16))).encode()
+
+
+def check_large(values):
+    texts = [text_of(message) for message in values["messages"]]
+    assert len(texts) == 2 and texts[0] == texts[1] == "0123456789abcdef" * (LARGE // 16)
+
+
+@stream_test
+async def test_a_large_body_with_a_length(api, server):
+    """20 MB, past client_body_buffer_size, so nginx keeps it in a temporary file."""
+    check_large((await api.post("/runs/wait", data=large_body())).json)
+
+
+@stream_test
+async def test_a_large_body_in_chunks(api, server):
+    data = large_body()
+
+    async def pieces():
+        for at in range(0, len(data), 100_003):
+            yield data[at:at + 100_003]
+    check_large((await api.post("/runs/wait", data=pieces())).json)
+
+
+@pytest.mark.skipif("HTTP2" not in subprocess.run(["curl", "-V"], capture_output=True,
+                                                  text=True).stdout, reason="curl without HTTP/2")
+def test_a_large_body_and_a_stream_over_http2(server, tmp_path):
+    (tmp_path / "body.json").write_bytes(large_body())
+    answer = curl(server.h2_url + "/runs/wait", "@" + str(tmp_path / "body.json"))
+    check_large(json.loads(answer))
+    events = SseReader().feed(curl(server.h2_url + "/runs/stream", json.dumps(
+        run_of("wordy", "over h2", stream_mode=["values", "messages-tuple"]))))
+    assert [event.name for event in events][0] == "metadata"
+    assert len(events[-1].data["messages"]) == 2
+    assert len([event for event in events if event.name == "messages"]) >= 10
+
+
+def curl(url, data):
+    done = subprocess.run([shutil.which("curl"), "--silent", "--show-error", "--fail-with-body",
+                           "--http2-prior-knowledge", "--max-time", "60", "--header",
+                           "content-type: application/json", "--data-binary", data, url],
+                          capture_output=True, check=False)
+    assert done.returncode == 0, (done.stderr, done.stdout[:500])
+    return done.stdout
+
+
+@stream_test
+async def test_bodies_of_every_size_around_the_buffers(api, server):
+    """Sizes around nginx's buffers and the protocol's chunk, where off-by-one lives."""
+    for edge in (1024, 4096, 8192, 16384, 65536, 256 << 10, 512 << 10, MB):
+        for size in (edge - 1, edge, edge + 1):
+            frame = json.dumps(run_of("echo", "")).encode()
+            body = json.dumps(run_of("echo", "y" * (size - len(frame)))).encode()
+            assert len(body) == size
+            values = (await api.post("/runs/wait", data=body)).json
+            assert values["messages"][1]["content"] == "y" * (size - len(frame))
+
+
+@stream_test
+async def test_a_client_that_goes_in_the_middle_of_its_body(api, server):
+    target = urllib.parse.urlsplit(server.url)
+    for number in range(50):
+        with socket.create_connection((target.hostname, target.port)) as client:
+            client.sendall(b"POST /runs/wait HTTP/1.1\r\nhost: h\r\ncontent-type: application/json"
+                           b"\r\ncontent-length: 1000000\r\n\r\n" + b"x" * (number * 10_000))
+    await api.post("/runs/wait", run_of("echo", "after"))
+
+
+# ---- reload
+
+
+@stream_test
+async def test_reload_with_streams_open(api, server):
+    """The new workers serve, what the old ones had begun is brought to its end."""
+    threads = [await api.new_thread() for _ in range(10)]
+    old = server.worker_pids()
+    begun = asyncio.Event()
+    progress = {"begun": 0}
+
+    async def one(thread):
+        received = []
+        body = run_of("wordy", "hello", stream_mode=["values", "messages-tuple"],
+                      stream_resumable=True)
+        async with api.open_stream("POST", f"/threads/{thread}/runs/stream", body) as (_, events):
+            async for event in events:
+                if not received:
+                    progress["begun"] += 1
+                    if progress["begun"] == len(threads):
+                        begun.set()
+                received.append(event)
+        run_id = received[0].data["run_id"]
+        if received[-1].name != "values" or len(received[-1].data["messages"]) < 2:
+            # Ended at an event boundary: the client goes on with its last id, as the SDKs do.
+            received += await api.stream("GET", f"/threads/{thread}/runs/{run_id}/stream",
+                                         headers={"last-event-id": received[-1].id})
+        return received
+
+    tasks = [asyncio.create_task(one(thread)) for thread in threads]
+    await asyncio.wait_for(begun.wait(), 20)
+    os.kill(server.master_pid, signal.SIGHUP)
+
+    async def replaced():
+        now = server.worker_pids()
+        return now and not set(now) & set(old)
+    # Old workers stay until their streams are done; new requests must not have to wait for that.
+    async def new_there():
+        return set(server.worker_pids()) - set(old)
+    await eventually(new_there, "a new worker")
+    for _ in range(20):
+        answer = await api.post("/runs/wait", run_of("echo", "x"),
+                                headers={"connection": "close"})
+        assert answer.seconds < 1.0
+    for received in await asyncio.gather(*tasks):
+        ids = [int(event.id) for event in received]
+        assert ids == sorted(set(ids)), "no event twice"
+        assert len(received[-1].data["messages"]) == 2
+        pieces = [text_of(event.data[0]) for event in received if event.name == "messages"]
+        assert "".join(pieces) == text_of(received[-1].data["messages"][1]), "no event lost"
+    await eventually(replaced, "the old workers end", 30)
+
+
+@stream_test
+async def test_many_reloads_under_load(api, server):
+    """Ten reloads while short runs flow: each of them is answered."""
+    stop = asyncio.Event()
+    counts = {"answered": 0}
+
+    async def client():
+        while not stop.is_set():
+            answer = await api.post("/runs/wait", run_of("echo", "x"),
+                                    headers={"connection": "close"})
+            assert len(answer.json["messages"]) == 2
+            counts["answered"] += 1
+    tasks = [asyncio.create_task(client()) for _ in range(8)]
+    for _ in range(10):
+        old, answered = set(server.worker_pids()), counts["answered"]
+        os.kill(server.master_pid, signal.SIGHUP)
+
+        async def moved_on():
+            return set(server.worker_pids()) - old and counts["answered"] > answered + 20
+        await eventually(moved_on, "new workers serve", 30)
+    stop.set()
+    await asyncio.gather(*tasks)
+    print(f"{counts['answered']} runs over ten reloads")
+
+
+def test_messages_of_the_input_keep_their_form(server):
+    """Blocks, ids, names and unusual characters survive the way through all parts."""
+    messages = [human("𝄞 \u2028 \u0007 \" \\ / é", id="own-id", name="ann"),
+                {"role": "user", "content": [{"type": "text", "text": "block"}]}]
+
+    async def body():
+        async with connect(server.url) as api:
+            values = (await api.post("/runs/wait", {
+                "assistant_id": "echo", "input": {"messages": messages}})).json["messages"]
+            assert values[0]["content"] == messages[0]["content"]
+            assert values[0]["id"] == "own-id" and values[0]["name"] == "ann"
+            assert values[1]["content"] == messages[1]["content"]
+    run(body())

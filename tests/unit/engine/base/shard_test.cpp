@@ -1,0 +1,103 @@
+#include "engine/base/shard.hpp"
+
+#include <future>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "engine/base/cancel.hpp"
+#include "engine/base/signal.hpp"
+
+namespace heddle::base {
+namespace {
+
+constexpr auto kSoon = std::chrono::seconds{20};
+
+TEST(Shard, RefusesPostsPastItsMailbox) {
+    Shard shard{0, 2};
+    std::promise<void> entered;
+    std::promise<void> go_on;
+    auto may_go_on = go_on.get_future();
+    ASSERT_TRUE(shard.try_post([&] {
+        entered.set_value();
+        may_go_on.wait();
+    }));
+    entered.get_future().wait();
+    EXPECT_TRUE(shard.try_post([] {}));
+    EXPECT_TRUE(shard.try_post([] {}));
+    EXPECT_FALSE(shard.try_post([] {}));
+    go_on.set_value();
+}
+
+TEST(Shard, RunsPostsInOrderOnItsOwnOsThread) {
+    Shard shard{0, 1024};
+    std::vector<int> order;
+    std::promise<bool> done;
+    for (int i = 0; i < 100; ++i) {
+        shard.post([&order, i] { order.push_back(i); });
+    }
+    shard.post([&] { done.set_value(shard.is_current()); });
+    auto result = done.get_future();
+    ASSERT_EQ(result.wait_for(kSoon), std::future_status::ready);
+    EXPECT_TRUE(result.get());
+    EXPECT_FALSE(shard.is_current());
+    for (int i = 0; i < 100; ++i) {
+        EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
+    }
+}
+
+TEST(FromCallback, ResumesOnTheShardThatAwaits) {
+    Shard shard{0, 16};
+    std::promise<std::pair<int, bool>> done;
+    std::thread other;
+    auto body = [](Shard& on, std::thread& helper,
+                   std::promise<std::pair<int, bool>>& out) -> Task<> {
+        const int value = co_await from_callback<int>([&](Completion<int> complete) {
+            helper = std::thread{[complete = std::move(complete)]() mutable { complete(7); }};
+        });
+        out.set_value({value, on.is_current()});
+    };
+    shard.spawn(body(shard, other, done));
+    EXPECT_EQ(done.get_future().get(), (std::pair{7, true}));
+    other.join();
+}
+
+TEST(Signal, WakesEveryWaiterAndHonoursTheDeadline) {
+    Shard shard{0, 16};
+    Signal signal;
+    std::promise<void> both;
+    int woken = 0;
+    auto waiter = [](Signal& on, int& count, std::promise<void>& out) -> Task<> {
+        co_await on.wait(system_clock().now() + kSoon);
+        if (++count == 2) {
+            out.set_value();
+        }
+    };
+    auto waker = [](Signal& on) -> Task<> {
+        co_await on.wait(system_clock().now() + std::chrono::milliseconds{1});  // its deadline
+        on.notify_all();
+    };
+    shard.spawn(waiter(signal, woken, both));
+    shard.spawn(waiter(signal, woken, both));
+    shard.spawn(waker(signal));
+    EXPECT_EQ(both.get_future().wait_for(kSoon), std::future_status::ready);
+    shard.stop();
+}
+
+TEST(CancelSource, CallsBackOnceAndKeepsTheFirstReason) {
+    CancelSource source;
+    int calls = 0;
+    const auto kept = source.on_cancel([&] { ++calls; });
+    {
+        const auto taken_back = source.on_cancel([&] { calls += 100; });
+    }
+    source.cancel({ErrorCode::cancelled, "first"});
+    source.cancel({ErrorCode::timeout, "second"});
+    EXPECT_EQ(calls, 1);
+    EXPECT_EQ(source.reason().message, "first");
+    const auto late = source.on_cancel([&] { ++calls; });
+    EXPECT_EQ(calls, 2);
+}
+
+}  // namespace
+}  // namespace heddle::base

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/models/model.hpp"
+#include "engine/nodes/agent_loader.hpp"
+#include "engine/tools/tool.hpp"
+
+/// A model and a tool that do what a test says, behind the ports' own interfaces.
+namespace heddle::nodes::test {
+
+using base::Json;
+
+class FakeModel final : public models::ChatModel {
+public:
+    base::Task<base::Result<models::ChatReply>> call(models::ChatRequest request,
+                                                     models::OnChunk on_chunk,
+                                                     base::CancelSource&) override {
+        requests.push_back(std::move(request));
+        if (on_chunk) {
+            for (const auto& chunk : chunks) {
+                on_chunk(chunk);
+            }
+        }
+        if (replies.empty()) {
+            co_return base::Error{base::ErrorCode::model_error, "no reply"};
+        }
+        auto reply = std::move(replies.front());
+        replies.erase(replies.begin());
+        co_return reply;
+    }
+
+    std::vector<models::ChatRequest> requests;
+    std::vector<Json> chunks;
+    std::vector<models::ChatReply> replies;
+};
+
+class FakeTool final : public tools::Tool {
+public:
+    FakeTool(std::string name, base::Result<tools::ToolAnswer> answer)
+        : spec_{std::move(name), "does " + spec_.name, Json{{"type", "object"}}},
+          answer_{std::move(answer)} {}
+    [[nodiscard]] const tools::ToolSpec& spec() const noexcept override { return spec_; }
+    base::Task<base::Result<tools::ToolAnswer>> call(tools::ToolCall call,
+                                                     base::CancelSource&) override {
+        calls.push_back(std::move(call));
+        co_return answer_;
+    }
+
+    std::vector<tools::ToolCall> calls;
+
+private:
+    tools::ToolSpec spec_;
+    base::Result<tools::ToolAnswer> answer_;
+};
+
+/// Provider "fake" and tools of kind "http", which every name in `names` becomes one of.
+inline Factories fake_factories(std::shared_ptr<FakeModel> model, tools::ToolSet tools) {
+    Factories factories;
+    factories.auto_provider = "fake";
+    factories.models["fake"] =
+        [model](const Json& settings,
+                const std::filesystem::path&) -> base::Result<std::shared_ptr<models::ChatModel>> {
+        for (const auto& [key, value] : settings.items()) {
+            if (key != "model" && key != "temperature") {
+                return base::Error{base::ErrorCode::invalid_argument, "unknown setting", key};
+            }
+        }
+        return std::shared_ptr<models::ChatModel>{model};
+    };
+    factories.models["other"] =
+        [](const Json&,
+           const std::filesystem::path&) -> base::Result<std::shared_ptr<models::ChatModel>> {
+        return base::Error{base::ErrorCode::internal, "not this one"};
+    };
+    factories.tools["http"] = [tools](
+                                  const Json& settings,
+                                  const std::filesystem::path&) -> base::Result<tools::ToolSet> {
+        if (settings["http"] != "tools.yaml") {
+            return base::Error{base::ErrorCode::not_found, "no such file", "http"};
+        }
+        return tools;
+    };
+    return factories;
+}
+
+}  // namespace heddle::nodes::test

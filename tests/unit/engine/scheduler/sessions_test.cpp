@@ -1,0 +1,293 @@
+#include <gtest/gtest.h>
+
+#include "engine/scheduler/run_kwargs.hpp"
+#include "engine/storage/memory/memory_store.hpp"
+#include "tests/unit/engine/scheduler/test_engine.hpp"
+
+namespace heddle::scheduler::test {
+namespace {
+
+constexpr base::Duration kSoon = std::chrono::seconds{20};
+
+base::Instant soon() {
+    return base::system_clock().now() + kSoon;
+}
+
+storage::StoreLimits short_lease() {
+    storage::StoreLimits limits;
+    limits.lease = std::chrono::milliseconds{300};
+    return limits;
+}
+
+OwnershipLimits quick_ownership() {
+    OwnershipLimits limits;
+    limits.lease = short_lease().lease;
+    limits.heartbeat_every = std::chrono::milliseconds{50};
+    limits.recovery_every = std::chrono::milliseconds{50};
+    return limits;
+}
+
+class Sessions : public testing::Test {
+protected:
+    [[nodiscard]] std::unique_ptr<TestEngine> make_engine() {
+        return std::make_unique<TestEngine>(
+            storage::make_memory_store(database_, short_lease(), store_metrics_), catalog_,
+            quick_ownership());
+    }
+    [[nodiscard]] RunRequest request(const std::string& graph, const std::string& text) const {
+        RunRequest request;
+        request.thread_id = thread_;
+        request.run_id = base::RunId{base::make_uuid_v7()};
+        request.assistant = *catalog_.find(graph);
+        request.create_thread = true;
+        request.input = base::Json{{"messages", {{{"role", "user"}, {"content", text}}}}};
+        request.request_hash = text;
+        request.stream_modes = {graph::StreamMode::updates};
+        request.kwargs = encode_kwargs(request);
+        return request;
+    }
+    // Submits and waits for the end.
+    static base::Result<RunOutcome> run(TestEngine& engine, RunRequest request) {
+        const auto thread = request.thread_id;
+        return engine.on_shard<base::Result<RunOutcome>>(
+            thread, [request](ShardScheduler& on) -> base::Task<base::Result<RunOutcome>> {
+                auto run = co_await on.submit(request, true);
+                if (!run) {
+                    co_return std::move(run).error();
+                }
+                auto outcome = co_await (*run)->wait_finished(soon());
+                co_return outcome;
+            });
+    }
+    // Submits and comes back when the run's row is on disk.
+    static base::Result<RunHandle> accept(TestEngine& engine, RunRequest request) {
+        const auto thread = request.thread_id;
+        return engine.on_shard<base::Result<RunHandle>>(
+            thread, [request](ShardScheduler& on) -> base::Task<base::Result<RunHandle>> {
+                auto run = co_await on.submit(request, true);
+                if (!run) {
+                    co_return run;
+                }
+                auto accepted = co_await (*run)->wait_accepted(soon());
+                if (!accepted) {
+                    co_return std::move(accepted).error();
+                }
+                co_return run;
+            });
+    }
+    base::Result<RunOutcome> wait_for_end(TestEngine& engine, RunHandle handle) const {
+        return engine.on_shard<base::Result<RunOutcome>>(
+            thread_, [handle](ShardScheduler&) -> base::Task<base::Result<RunOutcome>> {
+                auto outcome = co_await handle->wait_finished(soon());
+                co_return outcome;
+            });
+    }
+    [[nodiscard]] std::vector<StateAt> history(TestEngine& engine) const {
+        auto loaded = engine.on_shard<base::Result<std::vector<StateAt>>>(
+            thread_,
+            [thread =
+                 thread_](ShardScheduler& on) -> base::Task<base::Result<std::vector<StateAt>>> {
+                auto states = co_await on.load_history(thread, std::nullopt, 1000);
+                co_return states;
+            });
+        EXPECT_TRUE(loaded);
+        return loaded ? std::move(*loaded) : std::vector<StateAt>{};
+    }
+    // Contents of the messages on disk, oldest first.
+    [[nodiscard]] std::vector<std::string> contents(TestEngine& engine) const {
+        std::vector<std::string> texts;
+        const auto states = history(engine);
+        if (states.empty()) {
+            return texts;
+        }
+        const auto values = base::Json::parse(states.front().values);
+        for (const auto& message : values.at("messages")) {
+            texts.push_back(message.at("content"));
+        }
+        return texts;
+    }
+    // Whether the thread's checkpoints form one line without a fork.
+    [[nodiscard]] bool is_linear(TestEngine& engine) const {
+        const auto states = history(engine);
+        for (std::size_t i = 0; i + 1 < states.size(); ++i) {
+            if (states[i].row.parent != states[i + 1].row.seq) {
+                return false;
+            }
+            if (states[i].parent_checkpoint != states[i + 1].row.checkpoint_id) {
+                return false;
+            }
+        }
+        return !states.empty();
+    }
+
+    Gate gate_;
+    Catalog catalog_{{make_echo_graph(), make_gated_graph(gate_)}};
+    observe::Metrics store_metrics_;
+    storage::MemoryDatabase database_;  ///< the engines' common disk
+    base::ThreadId thread_{base::make_uuid_v7()};
+};
+
+TEST_F(Sessions, ARunIsAnsweredAndEveryStepOfItIsOnDisk) {
+    const auto engine = make_engine();
+    const auto outcome = run(*engine, request("echo", "hello"));
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->status, storage::RunStatus::success);
+    EXPECT_EQ(contents(*engine), (std::vector<std::string>{"hello", "echo hello"}));
+    const auto states = history(*engine);
+    ASSERT_EQ(states.size(), 3U);
+    EXPECT_EQ(states[0].head.step, 1);
+    EXPECT_EQ(states[2].head.step, -1);
+    EXPECT_EQ(states[2].head.source, "input");
+    EXPECT_TRUE(is_linear(*engine));
+}
+
+TEST_F(Sessions, ConcurrentRunsOfOneThreadEndInTheOrderOfTheirAcceptance) {
+    const auto engine = make_engine();
+    std::vector<std::future<base::Result<RunHandle>>> started;
+    for (int i = 0; i < 16; ++i) {
+        auto each = request("echo", std::to_string(i));
+        started.push_back(engine->start<base::Result<RunHandle>>(
+            thread_, [each](ShardScheduler& on) -> base::Task<base::Result<RunHandle>> {
+                auto run = co_await on.submit(each, false);
+                co_return run;
+            }));
+    }
+    std::vector<std::string> expected;
+    for (int i = 0; i < 16; ++i) {
+        auto handle = started[static_cast<std::size_t>(i)].get();
+        ASSERT_TRUE(handle);
+        const auto outcome = wait_for_end(*engine, *handle);
+        ASSERT_TRUE(outcome);
+        EXPECT_EQ(outcome->status, storage::RunStatus::success);
+        expected.push_back(std::to_string(i));
+        expected.push_back("echo " + std::to_string(i));
+    }
+    EXPECT_EQ(contents(*engine), expected);
+    EXPECT_TRUE(is_linear(*engine));
+}
+
+TEST_F(Sessions, RejectRefusesWhileAnotherRunExecutes) {
+    const auto engine = make_engine();
+    const auto first = accept(*engine, request("gated", "first"));
+    ASSERT_TRUE(first);
+    auto second = request("gated", "second");
+    second.strategy = MultitaskStrategy::reject;
+    const auto refused = accept(*engine, second);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, base::ErrorCode::thread_busy);
+    gate_.open();
+    EXPECT_TRUE(wait_for_end(*engine, *first));
+    EXPECT_EQ(contents(*engine), (std::vector<std::string>{"first", "echo first"}));
+}
+
+TEST_F(Sessions, CancelEndsAWaitingAndAnExecutingRunAsInterrupted) {
+    const auto engine = make_engine();
+    const auto executing = accept(*engine, request("gated", "executing"));
+    const auto waiting = accept(*engine, request("gated", "waiting"));
+    ASSERT_TRUE(executing && waiting);
+    for (const auto& handle : {*waiting, *executing}) {
+        const auto told = engine->on_shard<bool>(
+            thread_, [id = handle->row().id, this](ShardScheduler& on) -> base::Task<bool> {
+                const auto status = co_await on.cancel_run(thread_, id);
+                co_return status.has_value();
+            });
+        EXPECT_TRUE(told);
+    }
+    gate_.open();
+    for (const auto& handle : {*waiting, *executing}) {
+        const auto outcome = wait_for_end(*engine, handle);
+        ASSERT_TRUE(outcome);
+        EXPECT_EQ(outcome->status, storage::RunStatus::interrupted);
+    }
+}
+
+TEST_F(Sessions, ARepeatedRunIdJoinsAndNeverRunsTwice) {
+    const auto engine = make_engine();
+    const auto once = request("echo", "once");
+    ASSERT_TRUE(run(*engine, once));
+    auto again = once;
+    again.maybe_repeated = true;
+    const auto outcome = run(*engine, again);
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->status, storage::RunStatus::success);
+    EXPECT_EQ(contents(*engine), (std::vector<std::string>{"once", "echo once"}));
+    again.request_hash = "another body";
+    const auto mismatch = run(*engine, again);
+    ASSERT_FALSE(mismatch);
+    EXPECT_EQ(mismatch.error().code, base::ErrorCode::idempotency_mismatch);
+}
+
+TEST_F(Sessions, ATemporaryThreadGoesWithItsRun) {
+    const auto engine = make_engine();
+    auto stateless = request("echo", "hello");
+    stateless.temporary_thread = true;
+    ASSERT_TRUE(run(*engine, stateless));
+    const auto state =
+        engine->on_shard<bool>(thread_, [this](ShardScheduler& on) -> base::Task<bool> {
+            const auto loaded = co_await on.load_state(thread_, std::nullopt);
+            co_return loaded.has_value();
+        });
+    EXPECT_FALSE(state);
+}
+
+TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {
+    const auto owner = make_engine();
+    const auto other = make_engine();
+    ASSERT_TRUE(run(*owner, request("echo", "mine")));
+    const auto refused = other->on_shard<base::Result<RunHandle>>(
+        thread_,
+        [each =
+             request("echo", "yours")](ShardScheduler& on) -> base::Task<base::Result<RunHandle>> {
+            auto run = co_await on.submit(each, false);
+            co_return run;
+        });
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, base::ErrorCode::owned_elsewhere);
+    EXPECT_EQ(refused.error().field, owner->ownership().engine_id().to_string());
+}
+
+TEST_F(Sessions, ADeadEnginesAcceptedRunsFinishElsewhereOnce) {
+    auto dead = make_engine();
+    const auto first = accept(*dead, request("gated", "first"));
+    const auto second = accept(*dead, request("gated", "second"));
+    ASSERT_TRUE(first && second);
+    dead->kill();
+
+    const auto heir = make_engine();
+    gate_.open();
+    // A run through the heir waits behind what it took over.
+    const auto outcome = run(*heir, request("echo", "third"));
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(contents(*heir), (std::vector<std::string>{"first", "echo first", "second",
+                                                         "echo second", "third", "echo third"}));
+    EXPECT_TRUE(is_linear(*heir));
+    EXPECT_EQ(heir->metrics().runs_recovered_total.load(), 2);
+}
+
+TEST_F(Sessions, AnotherAssistantGoesOnWithTheSameThread) {
+    const auto engine = make_engine();
+    gate_.open();
+    ASSERT_TRUE(run(*engine, request("echo", "first")));
+    ASSERT_TRUE(run(*engine, request("gated", "second")));
+    EXPECT_EQ(contents(*engine),
+              (std::vector<std::string>{"first", "echo first", "second", "echo second"}));
+    EXPECT_TRUE(is_linear(*engine));
+}
+
+class SessionsByDurability : public Sessions, public testing::WithParamInterface<Durability> {};
+
+TEST_P(SessionsByDurability, EveryDurabilityHasTheStepsOnDiskWhenTheRunHasEnded) {
+    const auto engine = make_engine();
+    auto each = request("echo", "hello");
+    each.durability = GetParam();
+    ASSERT_TRUE(run(*engine, each));
+    EXPECT_EQ(history(*engine).size(), 3U);
+    EXPECT_EQ(contents(*engine), (std::vector<std::string>{"hello", "echo hello"}));
+}
+
+INSTANTIATE_TEST_SUITE_P(All,
+                         SessionsByDurability,
+                         testing::Values(Durability::sync, Durability::async, Durability::exit));
+
+}  // namespace
+}  // namespace heddle::scheduler::test

@@ -1,0 +1,113 @@
+#include "tests/unit/engine/scheduler/test_engine.hpp"
+
+namespace heddle::scheduler::test {
+namespace {
+
+class EchoNode : public graph::Node {
+public:
+    base::Task<base::Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
+        const auto* messages = context.state().find_list("messages");
+        const auto text = messages->back().json().value("content", std::string{});
+        graph::NodeOutput output;
+        output.writes.push_back({"messages", {{"type", "ai"}, {"content", "echo " + text}}});
+        co_return output;
+    }
+};
+
+class GatedNode final : public EchoNode {
+public:
+    explicit GatedNode(Gate& gate) : gate_{gate} {}
+    base::Task<base::Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
+        co_await gate_.pass();
+        auto output = co_await EchoNode::run(context);
+        co_return output;
+    }
+
+private:
+    Gate& gate_;
+};
+
+std::shared_ptr<const graph::Graph> make_graph(const std::string& name,
+                                               std::shared_ptr<const graph::Node> body) {
+    auto graph = std::make_shared<graph::Graph>();
+    graph->name = name;
+    graph->channels = std::make_shared<const graph::Channels>(
+        graph::Channels{{"messages", graph::Reducer::add_messages, nullptr, {}}});
+    graph::NodeSpec node;
+    node.name = "answer";
+    node.kind = "native";
+    node.body = std::move(body);
+    graph->nodes.push_back(std::move(node));
+    graph->edges.push_back({std::string{graph::kStart}, "answer", nullptr});
+    graph->edges.push_back({"answer", std::string{graph::kEnd}, nullptr});
+    return graph;
+}
+
+}  // namespace
+
+base::Task<> Gate::pass() {
+    co_await base::from_callback<bool>([this](base::Completion<bool> go_on) {
+        {
+            const std::lock_guard lock{mutex_};
+            ++arrived_;
+            if (!open_) {
+                waiting_.push_back(std::move(go_on));
+                return;
+            }
+        }
+        go_on(true);
+    });
+}
+
+void Gate::open() {
+    std::vector<base::Completion<bool>> waiting;
+    {
+        const std::lock_guard lock{mutex_};
+        open_ = true;
+        waiting.swap(waiting_);
+    }
+    for (auto& go_on : waiting) {
+        go_on(true);
+    }
+}
+
+std::size_t Gate::arrived() const {
+    const std::lock_guard lock{mutex_};
+    return arrived_;
+}
+
+std::shared_ptr<const graph::Graph> make_echo_graph() {
+    return make_graph("echo", std::make_shared<const EchoNode>());
+}
+
+std::shared_ptr<const graph::Graph> make_gated_graph(Gate& gate) {
+    return make_graph("gated", std::make_shared<const GatedNode>(gate));
+}
+
+TestEngine::TestEngine(std::unique_ptr<storage::Store> store,
+                       const Catalog& catalog,
+                       OwnershipLimits ownership)
+    : store_{std::move(store)},
+      shards_{std::make_unique<base::ShardPool>(2, 4096)},
+      scheduler_{
+          std::make_unique<Scheduler>(*shards_, *store_, catalog, metrics_, SchedulerLimits{})},
+      ownership_{std::make_unique<Ownership>(*scheduler_, "test", ownership)} {
+    const auto started = ownership_->start();
+    HEDDLE_ASSERT(started);
+}
+
+TestEngine::~TestEngine() {
+    if (!killed_) {
+        ownership_->leave();
+    }
+    ownership_->stop();
+    shards_->stop();
+}
+
+void TestEngine::kill() {
+    killed_ = true;
+    ownership_->stop();
+    shards_->stop();
+}
+
+}  // namespace heddle::scheduler::test

@@ -40,15 +40,18 @@ struct Call {
     ngx_str_t thread_id{};  ///< routing key, empty if none
     ngx_str_t run_id{};     ///< minted, or empty
     std::uint64_t key_hash = 0;
-    std::uint64_t tried = 0;   ///< bit i: engine i has had it and cannot have it again
-    std::uint32_t hop = 0;     ///< engines that have had it
-    bool retry_safe = false;   ///< may be repeated though an engine may have done it already
-    bool waiting = false;      ///< for any engine to come up
-    bool was_refused = false;  ///< by at least one engine, which lives
-    bool queued = false;       ///< the channel has it, the engine not yet
-    bool accepted = false;     ///< by an engine, durably
-    bool done = false;         ///< nothing more is to be done for it
-    std::string_view error{};  ///< code of the error that the module answered
+    std::uint64_t tried = 0;       ///< bit i: engine i has had it and cannot have it again
+    std::uint64_t unsent = 0;      ///< bit i: engine i could not be sent it; asked again at a tick
+    std::uint32_t hop = 0;         ///< engines that have had it
+    bool retry_safe = false;       ///< may be repeated though an engine may have done it already
+    bool with_engine = false;      ///< `channel` counts it among its own
+    bool waiting = false;          ///< for an engine to come up
+    bool was_refused = false;      ///< by at least one engine, which lives
+    ngx_msec_t waiting_since = 0;  ///< the first time; connect_timeout bounds all of it
+    bool queued = false;           ///< the channel has it, the engine not yet
+    bool accepted = false;         ///< by an engine, durably
+    bool done = false;             ///< nothing more is to be done for it
+    std::string_view error{};      ///< code of the error that the module answered
 
     // The request's body on its way to the engine.
     ngx_chain_t* body_at = nullptr;  ///< the buffer to send next

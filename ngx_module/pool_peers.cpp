@@ -18,6 +18,10 @@ std::uint64_t bit_of(const Channel& channel) {
     return std::uint64_t{1} << channel.index();
 }
 
+bool may_have(const Call& call, const Channel& channel) {
+    return ((call.tried | call.unsent) & bit_of(channel)) == 0;
+}
+
 void count(std::atomic<std::uint64_t>& figure, std::uint64_t by = 1) {
     // Only this worker writes it, so it needs no locked instruction.
     figure.store(figure.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
@@ -71,13 +75,14 @@ void PoolPeers::tick(bool ping) {
     for (auto& channel : channels_) {
         channel->tick(ping);
     }
+    retry_waiting();
 }
 
 Channel* PoolPeers::pick_by_key(const Call& call, EngineState state) {
     Channel* best = nullptr;
     double best_score = 0;
     for (auto& channel : channels_) {
-        if (channel->state() == state && (call.tried & bit_of(*channel)) == 0) {
+        if (channel->state() == state && may_have(call, *channel)) {
             const double score = score_of(call.key_hash, *channel);
             if (best == nullptr || score > best_score) {
                 best = channel.get();
@@ -94,7 +99,7 @@ Channel* PoolPeers::pick_least_loaded(const Call& call, EngineState state) {
     turn_++;
     for (std::size_t i = 0; i < channels_.size(); i++) {
         Channel& channel = *channels_[(turn_ + i) % channels_.size()];
-        if (channel.state() == state && (call.tried & bit_of(channel)) == 0) {
+        if (channel.state() == state && may_have(call, channel)) {
             const double load =
                 static_cast<double>(channel.figures().in_flight.load(std::memory_order_relaxed)) /
                 channel.weight();
@@ -111,7 +116,7 @@ Channel* PoolPeers::pick(const Call& call) {
     if (call.thread_id.len > 0) {
         if (const auto owner = moved_.find(call.key_hash)) {
             Channel& channel = *channels_[*owner];
-            if (channel.is_usable() && (call.tried & bit_of(channel)) == 0) {
+            if (channel.is_usable() && may_have(call, channel)) {
                 return &channel;
             }
             moved_.forget(call.key_hash);
@@ -153,6 +158,7 @@ PoolPeers::Sent PoolPeers::send(Call& call, Channel& channel) {
         return Sent::engine_full;
     }
     call.channel = &channel;
+    call.with_engine = true;
     call.hello_serial = channel.hello_serial();
     count(channel.figures().in_flight);
     count(channel.figures().requests);
@@ -180,8 +186,7 @@ void PoolPeers::submit_to(Call& call, Channel* target) {
                 }
                 return;
             case Sent::engine_full:
-                call.tried |= bit_of(*channel);
-                call.was_refused = true;
+                call.unsent |= bit_of(*channel);
                 break;
             case Sent::cannot:
                 respond_error(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
@@ -192,17 +197,19 @@ void PoolPeers::submit_to(Call& call, Channel* target) {
 }
 
 void PoolPeers::wait_or_fail(Call& call) {
-    const bool may_wait = !call.was_refused && waiting_.size() < kWaitingMax &&
-                          std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
-                              return channel->may_come_soon(call.conf->connect_timeout);
-                          });
+    const bool may_wait = waiting_.size() < kWaitingMax && is_worth_waiting(call);
     if (may_wait && call.id == 0) {
         call.id = worker_.inflight().add(call);
     }
     if (may_wait && call.id != 0) {
         call.waiting = true;
         waiting_.push_back(call.id);
-        ngx_add_timer(&call.timeout.event, call.conf->connect_timeout);
+        if (call.waiting_since == 0) {
+            call.waiting_since = ngx_current_msec;
+        }
+        const auto waited = ngx_current_msec - call.waiting_since;
+        const auto patience = call.conf->connect_timeout;
+        ngx_add_timer(&call.timeout.event, waited < patience ? patience - waited : 1);
         return;
     }
     if (call.was_refused) {
@@ -214,6 +221,14 @@ void PoolPeers::wait_or_fail(Call& call) {
     }
 }
 
+bool PoolPeers::is_worth_waiting(const Call& call) const noexcept {
+    return std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
+        return (call.tried & bit_of(*channel)) == 0 &&
+               ((call.unsent & bit_of(*channel)) != 0 ||
+                channel->may_come_soon(call.conf->connect_timeout));
+    });
+}
+
 void PoolPeers::stop_waiting(Call& call) noexcept {
     if (call.waiting) {
         call.waiting = false;
@@ -222,7 +237,7 @@ void PoolPeers::stop_waiting(Call& call) noexcept {
 }
 
 void PoolPeers::release(Call& call, bool tell_engine) noexcept {
-    const bool with_engine = call.id != 0 && !call.waiting;
+    const bool with_engine = std::exchange(call.with_engine, false);
     const bool was_queued = std::exchange(call.queued, false);
     stop_waiting(call);
     if (call.timeout.event.timer_set) {
@@ -232,7 +247,7 @@ void PoolPeers::release(Call& call, bool tell_engine) noexcept {
         ngx_del_timer(&call.pump.event);
     }
     worker_.inflight().remove(call.id);
-    if (with_engine && call.channel != nullptr) {
+    if (with_engine) {
         auto& in_flight = call.channel->figures().in_flight;
         in_flight.store(in_flight.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
         // An engine that has answered early still waits for the rest of the body.
@@ -316,12 +331,18 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
     release(call, false);
     call.hop++;
     Channel* owner = find_endpoint(moved.endpoint);
+    // The number of hops bounds what two engines that name each other can cost.
+    const bool hops_left = call.hop <= 2 * channels_.size() + 2;
+    const bool usable = owner != nullptr && owner->is_usable();
+    if (!usable && hops_left) {
+        // The hop makes the same engine wait for the owner's lease to pass.
+        submit_to(call, &channel);
+        return;
+    }
     // The asked engine is not asked again, but the owner may be, once more than others: its first
-    // answer may have been older than the move. The number of hops bounds what two engines that
-    // name each other can cost.
+    // answer may have been older than the move.
     call.tried |= bit_of(channel);
-    if (owner == &channel || owner == nullptr || !owner->is_usable() ||
-        call.hop > 2 * channels_.size() + 2) {
+    if (owner == &channel || !hops_left) {
         call.was_refused = true;
         submit(call);
         return;
@@ -387,19 +408,23 @@ void PoolPeers::on_flushed(wire::RequestId id, Channel& channel, bool sent) {
     }
     for_each({id}, [&](Call& call) {
         release(call, false);
-        call.tried |= bit_of(channel);
-        call.was_refused = true;
+        call.unsent |= bit_of(channel);
         submit(call);
     });
 }
 
 void PoolPeers::on_engine_up() {
+    retry_waiting();
+}
+
+void PoolPeers::retry_waiting() {
     if (waiting_.empty()) {
         return;
     }
     const auto ids = waiting_;
     for_each(ids, [this](Call& call) {
         if (call.waiting) {
+            call.unsent = 0;
             submit(call);
         }
     });

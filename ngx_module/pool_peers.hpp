@@ -55,6 +55,9 @@ private:
     [[nodiscard]] Sent send(Call& call, Channel& channel);
     void submit_to(Call& call, Channel* target);
     void wait_or_fail(Call& call);
+    /// An engine that has not had the call, and may be able to take it soon.
+    [[nodiscard]] bool is_worth_waiting(const Call& call) const noexcept;
+    void retry_waiting();
     void on_moved(Call& call, Channel& channel, const wire::Moved& moved);
     void on_refused(Call& call, Channel& channel);
     /// Its engine is lost: to the next one if that can do no harm, else an error to the client.

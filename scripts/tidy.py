@@ -31,7 +31,7 @@ OWNERS = {
     "curl/": ("engine/net",),
     "lua": ("engine/nodes",),
     "kainjow/": ("engine/nodes",),
-    "yaml-cpp/": ("engine/nodes", "engine/app", "engine/tools/http", "engine/models/scripted"),
+    "yaml-cpp/": ("engine/yaml", "engine/nodes", "engine/app"),
     "spdlog/": ("engine/observe",),
     "CLI/": ("engine/app",),
     "asio": ("engine/",),  # engine/base/task.hpp is how the other layers use it

@@ -138,7 +138,9 @@ class Clinic:
         if not isinstance(phone, str) or len(phone) > 40:
             raise invalid("phone", "expected at most 40 characters", "se esperaban 40 caracteres como máximo")
         slot = self.take_slot(body)
-        number = "C" + "".join(secrets.choice("23456789ABCDEFGHJKMNPQRSTUVWXYZ") for _ in range(7))
+        # A digit among the letters tells a number from a word, for people and for programs.
+        number = "C" + secrets.choice("23456789") + "".join(
+            secrets.choice("23456789ABCDEFGHJKMNPQRSTUVWXYZ") for _ in range(6))
         self.appointments[number] = {
             "confirmation_number": number, "service": service["id"], "service_name": service["en"],
             "service_name_es": service["es"], "price_usd": service["price"], **slot,

@@ -10,7 +10,7 @@
 #include "engine/models/messages.hpp"
 #include "engine/models/scripted/script.hpp"
 #include "engine/models/scripted/text.hpp"
-#include "engine/models/scripted/yaml.hpp"
+#include "engine/yaml/yaml.hpp"
 
 namespace heddle::models {
 namespace {
@@ -146,7 +146,7 @@ Result<Json> read_script(const Json& settings, const std::filesystem::path& base
         return refuse("script", "expected a file name");
     }
     const auto file = base_dir / settings["script"].get<std::string>();
-    auto script = load_yaml(file);
+    auto script = yaml::load(file);
     if (!script && script.error().code != ErrorCode::not_found) {
         return refuse("script", script.error().message);
     }

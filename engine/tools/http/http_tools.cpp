@@ -10,8 +10,8 @@
 
 #include "engine/base/signal.hpp"
 #include "engine/tools/http/openapi.hpp"
-#include "engine/tools/http/yaml.hpp"
 #include "engine/tools/schema.hpp"
+#include "engine/yaml/yaml.hpp"
 
 namespace heddle::tools {
 namespace {
@@ -330,7 +330,7 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
         }
     }
     const auto file = base_dir / settings["http"].get<std::string>();
-    auto document = load_yaml(file);
+    auto document = yaml::load(file);
     if (!document) {
         auto error = std::move(document).error();
         return error.code == ErrorCode::not_found ? error : refuse("http", error.message);

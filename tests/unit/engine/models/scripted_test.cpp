@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "engine/models/scripted/text.hpp"
-#include "engine/models/scripted/yaml.hpp"
 #include "tests/unit/engine/net/on_shard.hpp"
 
 namespace heddle::models {
@@ -166,25 +165,6 @@ TEST_F(ScriptedTest, TakesTheAppointmentAgentsScript) {
     const auto made = make_scripted_model(metrics_, {{"script", "scripted.yaml"}},
                                           std::string{HEDDLE_SOURCE_DIR} + "/agents/appointment");
     EXPECT_TRUE(made) << made.error().message;
-}
-
-TEST(ParseYaml, KeepsTypesAndRefusesWhatIsTooMuch) {
-    const auto read =
-        parse_yaml("a: 1\nb: \"1\"\nc: [true, null, 0.5, -2, 2026-11-21, 'x']\nd: {e: ~}\n", "t");
-    ASSERT_TRUE(read) << read.error().message;
-    EXPECT_EQ(
-        *read,
-        Json::parse(R"({"a":1,"b":"1","c":[true,null,0.5,-2,"2026-11-21","x"],"d":{"e":null}})"));
-    EXPECT_EQ(parse_yaml("a: 1\na: 2\n", "t").error().message, "t:2: the key \"a\" is repeated");
-    EXPECT_EQ(parse_yaml("a: [1\n", "t").error().code, ErrorCode::bad_request);
-    EXPECT_FALSE(parse_yaml("{a: " + std::string(200, '['), "t"));
-    std::string laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n";
-    for (char c = 'b'; c < 'j'; ++c) {
-        laughs +=
-            fmt::format("{0}: &{0} [*{1}, *{1}, *{1}, *{1}, *{1}, *{1}, *{1}, *{1}, *{1}, *{1}]\n",
-                        c, static_cast<char>(c - 1));
-    }
-    EXPECT_NE(parse_yaml(laughs, "t").error().message.find("more than"), std::string::npos);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "engine/models/scripted/yaml.hpp"
+#include "engine/yaml/yaml.hpp"
 
 #include <charconv>
 #include <cmath>
@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
-namespace heddle::models {
+namespace heddle::yaml {
 namespace {
 
 using base::Error;
@@ -52,7 +52,7 @@ Json scalar(const YAML::Node& node) {
 
 class Converter {
 public:
-    Converter(std::string_view what, const YamlLimits& limits) : what_{what}, limits_{limits} {}
+    Converter(std::string_view what, const Limits& limits) : what_{what}, limits_{limits} {}
 
     Result<Json> convert(const YAML::Node& node, std::size_t depth) {
         if (depth > limits_.depth_max) {
@@ -109,13 +109,13 @@ private:
     }
 
     std::string what_;
-    const YamlLimits limits_;
+    const Limits limits_;
     std::size_t nodes_ = 0;
 };
 
 }  // namespace
 
-Result<Json> parse_yaml(std::string_view text, std::string_view what, YamlLimits limits) try {
+Result<Json> parse(std::string_view text, std::string_view what, Limits limits) try {
     if (text.size() > limits.bytes_max) {
         return Error{ErrorCode::payload_too_large,
                      fmt::format("{} has {} bytes, at most {} are read", what, text.size(),
@@ -128,13 +128,13 @@ Result<Json> parse_yaml(std::string_view text, std::string_view what, YamlLimits
                  fmt::format("{}:{}: {}", what, problem.mark.line + 1, problem.msg)};
 }
 
-Result<Json> load_yaml(const std::filesystem::path& file, YamlLimits limits) {
+Result<Json> load(const std::filesystem::path& file, Limits limits) {
     std::ifstream input{file, std::ios::binary};
     std::ostringstream text;
     if (!input || !(text << input.rdbuf())) {
         return Error{ErrorCode::not_found, fmt::format("{} cannot be read", file.string())};
     }
-    return parse_yaml(text.str(), file.string(), limits);
+    return parse(text.str(), file.string(), limits);
 }
 
-}  // namespace heddle::models
+}  // namespace heddle::yaml

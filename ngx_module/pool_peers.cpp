@@ -222,10 +222,12 @@ void PoolPeers::wait_or_fail(Call& call) {
 }
 
 bool PoolPeers::is_worth_waiting(const Call& call) const noexcept {
+    // What another worker is connected to, this one will be in a moment.
     return std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
         return (call.tried & bit_of(*channel)) == 0 &&
                ((call.unsent & bit_of(*channel)) != 0 ||
-                channel->may_come_soon(call.conf->connect_timeout));
+                channel->may_come_soon(call.conf->connect_timeout) ||
+                is_usable_for_anyone(zone_, channel->index()));
     });
 }
 

@@ -150,4 +150,16 @@ void give_slot_back(PoolZone& zone, WorkerSlot* slot) noexcept {
     }
 }
 
+bool is_usable_for_anyone(PoolZone& zone, std::size_t engine) noexcept {
+    const ZoneLock lock{zone.slab};
+    for (const WorkerSlot* slot = zone.shared->workers; slot != nullptr; slot = slot->next) {
+        const auto state =
+            static_cast<EngineState>(slot->engines[engine].state.load(std::memory_order_relaxed));
+        if (state == EngineState::up || state == EngineState::draining) {
+            return true;
+        }
+    }
+    return false;
+}
+
 }  // namespace heddle::ngx

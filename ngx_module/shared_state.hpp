@@ -63,6 +63,9 @@ WorkerSlot* take_slot(PoolZone& zone) noexcept;
 /// Adds the slot's sums to those of ended workers and frees it.
 void give_slot_back(PoolZone& zone, WorkerSlot* slot) noexcept;
 
+/// Whether a worker of this configuration has a connection to the engine.
+bool is_usable_for_anyone(PoolZone& zone, std::size_t engine) noexcept;
+
 /// Holds the zone's mutex while it lives. Only for short, bounded work.
 class ZoneLock {
 public:

@@ -49,7 +49,7 @@ struct Call {
     bool was_refused = false;      ///< by at least one engine, which lives
     ngx_msec_t waiting_since = 0;  ///< the first time; connect_timeout bounds all of it
     bool queued = false;           ///< the channel has it, the engine not yet
-    bool accepted = false;         ///< by an engine, durably
+    bool accepted = false;         ///< by an engine, durably: its run goes on whoever dies
     bool done = false;             ///< nothing more is to be done for it
     std::string_view error{};      ///< code of the error that the module answered
 
@@ -61,9 +61,13 @@ struct Call {
 
     // The response on its way to the client.
     std::uint64_t epoch = 0;
-    bool head_sent = false;
+    bool head_sent = false;  ///< to the client
+    bool answering = false;  ///< the present engine has sent a head
     bool is_event_stream = false;
     bool between_events = true;     ///< the bytes so far end where an event ends
+    bool body_begun = false;        ///< more than white space has been sent of another body
+    std::string tail;               ///< the newest bytes of an event stream
+    std::string last_event_id;      ///< of the newest whole event that was sent
     std::uint64_t credit_left = 0;  ///< bytes of Data that the engine may still send
     /// Bytes that have left since the last grant; below 0 by those that needed no credit.
     std::int64_t consumed = 0;

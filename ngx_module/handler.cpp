@@ -242,6 +242,19 @@ ngx_int_t handle_request(ngx_http_request_t* r) noexcept {
                    [r] { return start_call(r); });
 }
 
+namespace {
+
+/// An engine that takes over gives what comes after the client's newest event.
+void go_on_after(wire::Headers& headers, const std::string& event_id) {
+    constexpr std::string_view kName = "last-event-id";
+    headers.erase(std::remove_if(headers.begin(), headers.end(),
+                                 [=](const auto& header) { return header.first == kName; }),
+                  headers.end());
+    headers.emplace_back(kName, event_id);
+}
+
+}  // namespace
+
 bool make_request(Call& call, wire::Request& request) {
     ngx_http_request_t* r = call.request;
     request.id = call.id;
@@ -249,12 +262,16 @@ bool make_request(Call& call, wire::Request& request) {
     request.path = view(call.path);
     request.query = view(r->args);
     copy_headers(r, request.headers);
+    if (!call.last_event_id.empty()) {
+        go_on_after(request.headers, call.last_event_id);
+    }
     if (is_name(view(call.thread_id))) {
         request.thread_id = view(call.thread_id);
     }
     request.run_id = view(call.run_id);
     request.credit = kFirstCredit;
     request.hop = call.hop;
+    request.accepted = call.accepted;
     rewind_body(call);
     if (call.body_left > 0) {
         if (!read_body(call, wire::kChunkBytesMax, request.body)) {

@@ -22,6 +22,17 @@ bool may_have(const Call& call, const Channel& channel) {
     return ((call.tried | call.unsent) & bit_of(channel)) == 0;
 }
 
+/// Whether another engine can give what the client lacks of the response.
+bool may_go_on(const Call& call) {
+    if (!call.retry_safe) {
+        return false;
+    }
+    if (!call.head_sent) {
+        return true;
+    }
+    return call.is_event_stream ? call.between_events : !call.body_begun;
+}
+
 void count(std::atomic<std::uint64_t>& figure, std::uint64_t by = 1) {
     // Only this worker writes it, so it needs no locked instruction.
     figure.store(figure.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
@@ -189,8 +200,8 @@ void PoolPeers::submit_to(Call& call, Channel* target) {
                 call.unsent |= bit_of(*channel);
                 break;
             case Sent::cannot:
-                respond_error(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
-                                     "too many requests are open in this nginx process", 1});
+                fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
+                            "too many requests are open in this nginx process", 1});
                 return;
         }
     }
@@ -208,27 +219,28 @@ void PoolPeers::wait_or_fail(Call& call) {
             call.waiting_since = ngx_current_msec;
         }
         const auto waited = ngx_current_msec - call.waiting_since;
-        const auto patience = call.conf->connect_timeout;
+        const auto patience = call.accepted ? call.conf->read_timeout : call.conf->connect_timeout;
         ngx_add_timer(&call.timeout.event, waited < patience ? patience - waited : 1);
         return;
     }
     if (call.was_refused) {
-        respond_error(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
-                             "no engine takes this request at the moment", 1});
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
+                    "no engine takes this request at the moment", 1});
     } else {
-        respond_error(call,
-                      {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
     }
 }
 
 bool PoolPeers::is_worth_waiting(const Call& call) const noexcept {
     // What another worker is connected to, this one will be in a moment.
-    return std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
-        return (call.tried & bit_of(*channel)) == 0 &&
-               ((call.unsent & bit_of(*channel)) != 0 ||
-                channel->may_come_soon(call.conf->connect_timeout) ||
-                is_usable_for_anyone(zone_, channel->index()));
-    });
+    // Where a run is under way, its engine may come back, or another take its place.
+    return call.accepted ||
+           std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
+               return (call.tried & bit_of(*channel)) == 0 &&
+                      ((call.unsent & bit_of(*channel)) != 0 ||
+                       channel->may_come_soon(call.conf->connect_timeout) ||
+                       is_usable_for_anyone(zone_, channel->index()));
+           });
 }
 
 void PoolPeers::stop_waiting(Call& call) noexcept {
@@ -238,9 +250,10 @@ void PoolPeers::stop_waiting(Call& call) noexcept {
     }
 }
 
-void PoolPeers::release(Call& call, bool tell_engine) noexcept {
+void PoolPeers::release(Call& call, bool tell_engine, bool client_left) noexcept {
     const bool with_engine = std::exchange(call.with_engine, false);
     const bool was_queued = std::exchange(call.queued, false);
+    call.answering = false;
     stop_waiting(call);
     if (call.timeout.event.timer_set) {
         ngx_del_timer(&call.timeout.event);
@@ -254,7 +267,8 @@ void PoolPeers::release(Call& call, bool tell_engine) noexcept {
         in_flight.store(in_flight.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
         // An engine that has answered early still waits for the rest of the body.
         if (!was_queued && (tell_engine || call.body_left > 0)) {
-            call.channel->try_send(wire::encode(wire::EdgeMessage{wire::Cancel{call.id}}));
+            call.channel->try_send(
+                wire::encode(wire::EdgeMessage{wire::Cancel{call.id, !client_left}}));
         }
     }
     call.id = 0;
@@ -299,6 +313,7 @@ void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
     ngx_connection_t* c = call->request->connection;
     ngx_http_set_log_request(c->log, call->request);
     const bool ok = guarded(c->log, "answering", [&] {
+        call->waiting_since = 0;
         if (auto* head = std::get_if<wire::Head>(&message)) {
             respond_head(*call, std::move(*head));
         } else if (auto* data = std::get_if<wire::Data>(&message)) {
@@ -307,9 +322,10 @@ void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
             respond_end(*call, *end);
         } else if (const auto* accepted = std::get_if<wire::Accepted>(&message)) {
             call->accepted = true;
+            call->tried = 0;  // who did not want to begin the run may still go on with it
             call->epoch = std::max(call->epoch, accepted->epoch);
             ngx_add_timer(&call->timeout.event, call->conf->read_timeout);
-        } else if (call->accepted || call->head_sent) {
+        } else if (call->answering) {
             count(channel.figures().frames_dropped);  // too late to send it elsewhere
         } else if (const auto* moved = std::get_if<wire::Moved>(&message)) {
             on_moved(*call, channel, *moved);
@@ -336,6 +352,11 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
     // The number of hops bounds what two engines that name each other can cost.
     const bool hops_left = call.hop <= 2 * channels_.size() + 2;
     const bool usable = owner != nullptr && owner->is_usable();
+    if (!hops_left && call.accepted) {
+        call.unsent |= bit_of(channel);
+        submit(call);
+        return;
+    }
     if (!usable && hops_left) {
         // The hop makes the same engine wait for the owner's lease to pass.
         submit_to(call, &channel);
@@ -357,6 +378,10 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
 
 void PoolPeers::on_refused(Call& call, Channel& channel) {
     count(channel.figures().refused);
+    if (call.accepted) {
+        send_on(call, channel);
+        return;
+    }
     release(call, false);
     call.hop++;
     call.tried |= bit_of(channel);
@@ -364,18 +389,33 @@ void PoolPeers::on_refused(Call& call, Channel& channel) {
     submit(call);
 }
 
+void PoolPeers::send_on(Call& call, Channel& channel) {
+    release(call, false);
+    call.hop++;
+    call.unsent |= bit_of(channel);
+    submit(call);
+}
+
+bool PoolPeers::try_go_on(Call& call) {
+    if (!call.accepted || !may_go_on(call)) {
+        return false;
+    }
+    send_on(call, *call.channel);
+    return true;
+}
+
 void PoolPeers::lose(Call& call) {
     Channel& channel = *call.channel;
     count(channel.figures().failures);
-    const bool may_repeat = call.queued || (!call.head_sent && !call.accepted && call.retry_safe);
-    release(call, true);
+    const bool may_repeat = call.queued || may_go_on(call);
+    release(call, true, false);
     if (!may_repeat) {
         fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable,
                     "the engine was lost while it worked on this request", 1});
         return;
     }
     call.hop++;
-    if (call.hop > 2 * channels_.size() + 2) {
+    if (!call.accepted && call.hop > 2 * channels_.size() + 2) {
         fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
         return;
     }
@@ -394,6 +434,14 @@ void PoolPeers::on_forgotten(Channel& channel) {
                call.hello_serial < channel.hello_serial();
     });
     for_each(ids, [this](Call& call) { lose(call); });
+}
+
+void PoolPeers::end_streams() {
+    const auto ids = worker_.inflight().ids_where([](const Call& call) {
+        return call.is_event_stream && call.head_sent && call.between_events && !call.done &&
+               call.busy == nullptr;
+    });
+    for_each(ids, [](Call& call) { leave_stream(call); });
 }
 
 bool PoolPeers::is_queued(wire::RequestId id, const Channel& channel) const noexcept {

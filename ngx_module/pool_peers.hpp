@@ -29,8 +29,14 @@ public:
     void submit(Call& call);
     /// Ends the call's stay with its engine. Its id finds nothing from then on.
     /// @param tell_engine  send Cancel, because the engine may still be at work on it
-    void release(Call& call, bool tell_engine) noexcept;
+    /// @param client_left  false: the engine is told that only this edge lets go
+    void release(Call& call, bool tell_engine, bool client_left = true) noexcept;
     void stop_waiting(Call& call) noexcept;
+    /// Its engine says that the run goes on elsewhere: looks for that engine. false: the response
+    /// cannot be gone on with, or the call never had a run.
+    [[nodiscard]] bool try_go_on(Call& call);
+    /// A worker that is leaving ends its event streams where clients can take them up again.
+    void end_streams();
 
     // From the channels.
     void on_message(Channel& channel, wire::EngineMessage&& message);
@@ -62,6 +68,8 @@ private:
     void on_refused(Call& call, Channel& channel);
     /// Its engine is lost: to the next one if that can do no harm, else an error to the client.
     void lose(Call& call);
+    /// To another engine, or to this one later.
+    void send_on(Call& call, Channel& channel);
     /// Runs `act(call)` for each of the ids that still has a call, as from the event loop.
     template <class Act>
     void for_each(const std::vector<wire::RequestId>& ids, Act act);

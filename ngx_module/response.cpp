@@ -13,6 +13,9 @@ namespace {
 
 constexpr std::int64_t kGrantLeast = 128 << 10;  // half of the first credit
 constexpr ngx_msec_t kGrantRetry = 20;
+constexpr std::string_view kRetrySoon = "retry: 100\n";
+constexpr std::string_view kIdLine = "\nid: ";
+constexpr std::size_t kTailBytes = 64;
 
 ngx_buf_tag_t tag() {
     return static_cast<ngx_buf_tag_t>(&ngx_http_heddle_module);
@@ -32,6 +35,11 @@ void fail_protocol(Call& call, const char* what) {
     fail(call, {NGX_HTTP_BAD_GATEWAY, kUnavailable, "the engine's answer was not understood"});
 }
 
+bool is_event_stream(std::string_view content_type) {
+    constexpr std::string_view kType = "text/event-stream";
+    return content_type.substr(0, kType.size()) == kType;
+}
+
 bool set_content_type(ngx_http_request_t* r, std::string_view value, Call& call) {
     const ngx_str_t copy = copy_to(r->pool, value);
     if (copy.data == nullptr) {
@@ -40,7 +48,7 @@ bool set_content_type(ngx_http_request_t* r, std::string_view value, Call& call)
     r->headers_out.content_type = copy;
     r->headers_out.content_type_len = std::min(value.find(';'), value.size());
     r->headers_out.content_type_lowcase = nullptr;
-    call.is_event_stream = value.substr(0, 17) == "text/event-stream";
+    call.is_event_stream = is_event_stream(value);
     return true;
 }
 
@@ -93,10 +101,29 @@ bool set_headers(Call& call, const wire::Head& head) {
     return true;
 }
 
-void note_event_end(Call& call, std::string_view bytes) {
-    const bool whole = bytes.size() >= 2 && bytes.substr(bytes.size() - 2) == "\n\n";
+/// Where the stream stands for an engine that may have to go on with it.
+void note_progress(Call& call, std::string_view bytes) {
+    if (!call.is_event_stream) {
+        call.body_begun = call.body_begun || bytes.find_first_not_of(" \n") != bytes.npos;
+        return;
+    }
+    // An event may be cut anywhere, so its end is looked for across frames. `id` is its last line.
+    call.tail.append(bytes.substr(bytes.size() - std::min(bytes.size(), kTailBytes)));
+    if (call.tail.size() > kTailBytes) {
+        call.tail.erase(0, call.tail.size() - kTailBytes);
+    }
+    const std::string_view tail = call.tail;
+    const bool whole = tail.size() >= 2 && tail.substr(tail.size() - 2) == "\n\n";
     const bool comment = call.between_events && bytes.front() == ':' && bytes.back() == '\n';
     call.between_events = whole || comment;
+    const auto id = tail.rfind(kIdLine);
+    if (whole && id != tail.npos) {
+        const auto from = id + kIdLine.size();
+        const auto value = tail.substr(from, tail.size() - 2 - from);
+        if (value.find('\n') == value.npos) {
+            call.last_event_id = value;
+        }
+    }
 }
 
 /// Frees the memory of buffers that have left and counts them as consumed.
@@ -213,16 +240,50 @@ void break_response(Call& call, std::string_view code, std::string_view message)
     finish(call, rc == NGX_ERROR ? rc : ngx_http_send_special(r, NGX_HTTP_LAST));
 }
 
+namespace {
+
+/// What came with a head goes out as data that needs no credit, so none is given back for it.
+void respond_first_data(Call& call, wire::Head&& head) {
+    const auto uncounted = static_cast<std::uint64_t>(head.body.size());
+    call.credit_left += uncounted;
+    call.consumed -= static_cast<std::int64_t>(uncounted);
+    wire::Data first;
+    first.bytes = std::move(head.body);
+    first.last = head.last;
+    respond_data(call, std::move(first));
+}
+
+/// The head of an engine that goes on with a response that another one has begun.
+void go_on(Call& call, wire::Head&& head) {
+    const bool is_stream =
+        std::any_of(head.headers.begin(), head.headers.end(), [](const auto& header) {
+            return header.first == "content-type" && is_event_stream(header.second);
+        });
+    if (head.status != call.request->headers_out.status || is_stream != call.is_event_stream) {
+        call.peers->release(call, !head.last);
+        break_response(call, kUnavailable, "the run could not be joined again");
+        return;
+    }
+    respond_first_data(call, std::move(head));
+}
+
+}  // namespace
+
 void respond_head(Call& call, wire::Head&& head) {
     ngx_http_request_t* r = call.request;
-    if (call.head_sent) {
+    if (call.answering) {
         fail_protocol(call, "a second head");
         return;
     }
-    if (head.epoch < call.epoch) {
+    if (head.epoch != 0 && head.epoch < call.epoch) {
         return;  // of an engine that has lost the thread since
     }
-    call.epoch = head.epoch;
+    call.epoch = std::max(call.epoch, head.epoch);
+    call.answering = true;
+    if (call.head_sent) {
+        go_on(call, std::move(head));
+        return;
+    }
     if (!set_headers(call, head)) {
         call.peers->release(call, !head.last);
         finish(call, NGX_HTTP_INTERNAL_SERVER_ERROR);
@@ -253,17 +314,11 @@ void respond_head(Call& call, wire::Head&& head) {
         }
         return;
     }
-    note_event_end(call, head.body);
-    const auto uncounted = static_cast<std::uint64_t>(head.body.size());
-    call.credit_left += uncounted;  // a head's body needs no credit, so none is given back for it
-    call.consumed -= static_cast<std::int64_t>(uncounted);
-    wire::Data first;
-    first.bytes = std::move(head.body);
-    respond_data(call, std::move(first));
+    respond_first_data(call, std::move(head));
 }
 
 void respond_data(Call& call, wire::Data&& data) {
-    if (!call.head_sent) {
+    if (!call.answering) {
         fail_protocol(call, "data before the head");
         return;
     }
@@ -274,7 +329,7 @@ void respond_data(Call& call, wire::Data&& data) {
     rearm(call);
     if (!data.bytes.empty()) {
         call.credit_left -= data.bytes.size();
-        note_event_end(call, data.bytes);
+        note_progress(call, data.bytes);
         if (push(call, data.bytes) != NGX_OK) {
             call.peers->release(call, true);
             finish(call, NGX_ERROR);
@@ -289,8 +344,11 @@ void respond_data(Call& call, wire::Data&& data) {
 }
 
 void respond_end(Call& call, const wire::End& end) {
-    if (!call.head_sent) {
+    if (!call.answering) {
         fail_protocol(call, "an end before the head");
+        return;
+    }
+    if (end.error == kUnavailable && call.peers->try_go_on(call)) {
         return;
     }
     call.peers->release(call, false);
@@ -306,8 +364,7 @@ void respond_end(Call& call, const wire::End& end) {
 
 void respond_timeout(Call& call) {
     if (call.waiting) {
-        respond_error(call,
-                      {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
         return;
     }
     if (!call.head_sent) {
@@ -322,8 +379,15 @@ void respond_timeout(Call& call) {
     break_response(call, "timeout", "the engine was silent for too long");
 }
 
+void leave_stream(Call& call) {
+    call.peers->release(call, true, false);
+    // Without an empty line behind it, which some SDKs would take for an event.
+    (void)push(call, kRetrySoon);
+    finish(call, NGX_ERROR);
+}
+
 void grant_credit(Call& call) {
-    if (call.id == 0 || call.consumed < kGrantLeast || !call.head_sent) {
+    if (call.id == 0 || call.consumed < kGrantLeast || !call.answering) {
         return;
     }
     const wire::Credit credit{call.id, static_cast<std::uint64_t>(call.consumed)};

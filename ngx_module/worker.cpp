@@ -52,6 +52,9 @@ void Worker::on_tick(ngx_event_t* event) noexcept {
     guarded(event->log, "tick", [&] {
         for (auto& pool : self.pools_) {
             pool->tick(self.ping_next_);
+            if (ngx_exiting != 0) {
+                pool->end_streams();
+            }
         }
         self.ping_next_ = !self.ping_next_;
     });

@@ -136,8 +136,9 @@ base::Task<std::optional<base::ThreadId>> Api::handle(Request& request, Response
         co_return std::nullopt;
     }
     const auto& error = outcome.error();
-    const bool may_move = !call.accepted && request.hop < kMovesMax;
-    if (error.code == ErrorCode::owned_elsewhere && may_move) {
+    // A run that is stored goes on somewhere; the edge looks for it as long as its client waits.
+    const bool may_move = call.accepted || request.accepted || request.hop < kMovesMax;
+    if (error.code == ErrorCode::owned_elsewhere && may_move && !call.accepted) {
         sink.moved(error.field, error.message);
         co_return std::nullopt;
     }

@@ -65,7 +65,8 @@ private:
     };
     struct StreamPlan {
         std::vector<graph::StreamMode> modes;  ///< empty: all that the run logs
-        std::optional<std::uint64_t> after;    ///< unset: from the beginning, with metadata
+        /// Unset: from the beginning, with metadata.
+        std::optional<scheduler::EventId> after;
         bool cancel_on_disconnect = false;
         bool stateless = false;
     };
@@ -123,8 +124,6 @@ private:
     base::Task<base::Result<Attached>> attach(Call& call, base::ThreadId thread, base::RunId run);
     base::Task<> cancel_quietly(base::ThreadId thread, base::RunId run);
     base::CancelSource::Registration cancel_when_gone(Call& call, const scheduler::RunHandle& run);
-    /// The values a run left behind, from its newest checkpoint. "{}" if it made none.
-    base::Task<base::Result<std::string>> values_of_run(base::ThreadId thread, base::RunId run);
     // run_answer.cpp
     /// Answers with render(outcome) when the run has ended; "\n" now and then until that.
     base::Task<Outcome> answer_at_end(Call& call,

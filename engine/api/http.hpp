@@ -31,6 +31,7 @@ struct Request {
     std::string thread_id;  ///< the routing key that the edge found or minted, or empty
     std::string run_id;     ///< minted by the edge for what starts a run, or empty
     std::uint32_t hop = 0;  ///< how many engines have refused it or died with it
+    bool accepted = false;  ///< one of those had accepted its run: it is stored
     base::Instant deadline = base::Instant::max();  ///< the client waits no longer
     std::string body;
 
@@ -67,7 +68,8 @@ public:
     virtual void accepted(std::int64_t epoch) = 0;
     /// Another engine owns the thread; nothing was done. Not after accepted().
     virtual void moved(std::string engine_id, std::string endpoint) = 0;
-    /// Not taken; nothing was done, another engine may be tried. Not after accepted().
+    /// Not taken; nothing was done, another engine may be tried. After accepted(): the run is not
+    /// this engine's any more and goes on elsewhere.
     virtual void refused(base::ErrorCode code) = 0;
     /// The whole response. Suspends only when the body is too long for one frame.
     /// @return cancelled if the client is gone
@@ -80,7 +82,8 @@ public:
     virtual void end() = 0;
     /// Breaks a started response off: the client sees that it is incomplete.
     virtual void fail(base::ErrorCode code) = 0;
-    /// Cancelled when the client is gone.
+    /// Cancelled when nobody waits for the answer any more: the client is gone (`cancelled`), or
+    /// only the edge that it came through (`unavailable`).
     [[nodiscard]] virtual base::CancelSource& gone() noexcept = 0;
 };
 

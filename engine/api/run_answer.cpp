@@ -15,6 +15,7 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 using graph::StreamMode;
+using scheduler::EventId;
 
 // Events that wait in the log go out together up to here: one frame instead of many.
 constexpr std::size_t kBatchBytes = 32U << 10U;
@@ -39,15 +40,24 @@ Response stream_head(const storage::RunRow& run, bool stateless) {
     return head;
 }
 
+// What every stream begins with. Further attempts announce themselves in the log.
 void append_metadata(std::string& out, const storage::RunRow& run) {
-    const auto data = fmt::format(R"({{"run_id":"{}","attempt":{}}})", run.id.to_string(),
-                                  std::max(run.attempt, 1));
-    append_event(out, "metadata", data, 0);
+    append_event(out, "metadata", scheduler::run_metadata(run.id, 1), EventId{}.to_string());
+}
+
+void append_logged(std::string& out, const scheduler::LoggedEvent& event) {
+    append_event(out, event.mode ? event_name(*event.mode) : "metadata", event.data,
+                 event.id.to_string());
+}
+
+// The event that says how a run ended comes after all that it did.
+EventId end_id(const EventId& last) {
+    return {last.rows, EventId::kAttemptMax, 1};
 }
 
 // No modes: all of them.
-bool wants(const std::vector<StreamMode>& modes, StreamMode mode) noexcept {
-    return modes.empty() || std::find(modes.begin(), modes.end(), mode) != modes.end();
+bool wants(const std::vector<StreamMode>& modes, std::optional<StreamMode> mode) noexcept {
+    return modes.empty() || !mode || std::find(modes.begin(), modes.end(), *mode) != modes.end();
 }
 
 base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string tail) {
@@ -64,13 +74,8 @@ base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string t
 // One reader's way through a log.
 class LogReader {
 public:
-    LogReader(scheduler::RunLog& log, std::vector<StreamMode> modes, std::uint64_t after)
-        : log_{log}, modes_{std::move(modes)}, position_{after} {
-        // Ids above the log's come from an earlier engine's numbering: better twice than never.
-        if (position_ > log_.last_id()) {
-            position_ = 0;
-        }
-    }
+    LogReader(scheduler::RunLog& log, std::vector<StreamMode> modes, EventId after)
+        : log_{log}, modes_{std::move(modes)}, position_{after} {}
 
     /// Appends what is there: whole events, until there are kBatchBytes. One event may be longer.
     void take(std::string& out) {
@@ -98,19 +103,17 @@ private:
         if (wanted && event->data.size() + kFramingBytes + out.size() > bytes_max) {
             return false;
         }
-        if (event->id != position_ + 1 && position_ + 1 < log_.first_id()) {
-            gap_ = true;
-        }
+        gap_ = gap_ || position_ < log_.dropped_to();
         position_ = event->id;
         if (wanted) {
-            append_event(out, event_name(event->mode), event->data, event->id);
+            append_logged(out, *event);
         }
         return true;
     }
 
     scheduler::RunLog& log_;
     std::vector<StreamMode> modes_;
-    std::uint64_t position_;
+    EventId position_;
     bool gap_ = false;
 };
 
@@ -164,7 +167,7 @@ base::Task<Api::Outcome> Api::answer_at_end(Call& call,
 base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run, StreamPlan plan) {
     auto& sink = call.sink;
     auto& log = run->log();
-    LogReader reader{log, plan.modes, plan.after.value_or(0)};
+    LogReader reader{log, plan.modes, plan.after.value_or(EventId{})};
     auto head = stream_head(run->row(), plan.stateless);
     if (!plan.after) {
         append_metadata(head.body, run->row());
@@ -209,7 +212,7 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
     if (reader.has_gap()) {
         const Error lost{ErrorCode::overloaded,
                          "events were dropped before they were read; read the thread's state"};
-        append_event(tail, "error", failure_json(lost), log.last_id() + 1);
+        append_event(tail, "error", failure_json(lost), end_id(log.last_id()).to_string());
     } else {
         // The log closes when the run has ended here; the answer may say so once that is on disk.
         const auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
@@ -217,33 +220,52 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
             sink.fail(outcome.error().code);
             co_return Answer{Streamed{}};
         }
-        if (is_failure(*outcome)) {
-            append_event(tail, "error", failure_json(outcome->error), log.last_id() + 1);
-        } else if (log.last_id() == 0 && wants(plan.modes, StreamMode::values)) {
-            append_event(tail, "values", outcome_values(*outcome), 1);
+        const auto end = end_id(log.last_id());
+        const bool told = plan.after && *plan.after >= end;
+        if (is_failure(*outcome) && !told) {
+            append_event(tail, "error", failure_json(outcome->error), end.to_string());
+        } else if (log.is_empty() && !told && wants(plan.modes, StreamMode::values)) {
+            append_event(tail, "values", outcome_values(*outcome), end.to_string());
         }
     }
     co_return co_await finish_stream(sink, std::move(tail));
 }
 
 base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, StreamPlan plan) {
+    // Tokens are gone; what each superstep came to is not.
+    auto& shard = scheduler_.of(row.thread_id);
+    const auto events = co_await shard.load_run_events(row.thread_id, row.id);
+    if (!events) {
+        co_return events.error();
+    }
+    const auto last = events->empty() ? EventId{} : events->back().id;
+    const bool told = plan.after && *plan.after >= end_id(last);
+    std::string tail;
+    if (row.status != storage::RunStatus::success && !told) {
+        append_event(tail, "error", stored_failure_json(row.error), end_id(last).to_string());
+    } else if (events->empty() && !told && wants(plan.modes, StreamMode::values)) {
+        const auto values = co_await shard.load_run_values(row.thread_id, row.id);
+        if (!values) {
+            co_return values.error();
+        }
+        append_event(tail, "values", *values, end_id(last).to_string());
+    }
     auto head = stream_head(row, plan.stateless);
     if (!plan.after) {
         append_metadata(head.body, row);
     }
-    // The events themselves are gone; what they came to is not.
-    const auto next_id = plan.after.value_or(0) + 1;
-    std::string tail;
-    if (row.status != storage::RunStatus::success) {
-        append_event(tail, "error", stored_failure_json(row.error), next_id);
-    } else if (wants(plan.modes, StreamMode::values)) {
-        const auto values = co_await values_of_run(row.thread_id, row.id);
-        if (!values) {
-            co_return values.error();
-        }
-        append_event(tail, "values", *values, next_id);
-    }
     call.sink.start(std::move(head));
+    for (const auto& event : *events) {
+        if (!wants(plan.modes, event.mode) || (plan.after && event.id <= *plan.after)) {
+            continue;
+        }
+        std::string text;
+        append_logged(text, event);
+        const auto written = co_await call.sink.write(std::move(text));
+        if (!written) {
+            co_return Answer{Streamed{}};
+        }
+    }
     co_return co_await finish_stream(call.sink, std::move(tail));
 }
 

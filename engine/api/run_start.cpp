@@ -105,13 +105,26 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
         run.run_id = RunId{derived_id(run.thread_id.to_string() + ' ' + *key)};
         run.maybe_repeated = true;
     }
+    if (request.accepted) {
+        // It was stored once: what is gone since then is not to be made again.
+        run.create_thread = false;
+        run.must_exist = true;
+    }
     run.request_hash = hash_of(request.body);
     run.kwargs = scheduler::encode_kwargs(run);
 
+    const bool is_temporary = run.temporary_thread;
     auto& shard = scheduler_.of(run.thread_id);
     auto handle = co_await shard.submit(std::move(run), request.hop > 0);
     if (!handle) {
-        co_return std::move(handle).error();
+        auto error = std::move(handle).error();
+        if (request.accepted && is_temporary && error.code == ErrorCode::not_found) {
+            co_return Error{ErrorCode::conflict,
+                            "the run has ended, and its temporary thread was deleted with its "
+                            "result; runs on a thread of their own can be read back",
+                            "thread_id"};
+        }
+        co_return error;
     }
     auto stored = co_await (*handle)->wait_accepted(wait_until(request, options_.store_wait_max));
     if (!stored) {
@@ -174,37 +187,12 @@ base::CancelSource::Registration Api::cancel_when_gone(Call& call,
                                                        const scheduler::RunHandle& run) {
     const auto thread = run->row().thread_id;
     const auto id = run->row().id;
-    return call.sink.gone().on_cancel(
-        [this, thread, id] { scheduler_.pool().of(thread).spawn(cancel_quietly(thread, id)); });
-}
-
-base::Task<base::Result<std::string>> Api::values_of_run(ThreadId thread, RunId run) {
-    constexpr std::int32_t kPage = 1000;
-    constexpr int kPagesMax = 20;
-    auto before = storage::kNoSeq;
-    for (int page = 0; page < kPagesMax; ++page) {
-        const auto rows =
-            co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
-                [&](auto done) { store().list_journal(thread, before, kPage, std::move(done)); });
-        if (!rows) {
-            co_return rows.error();
+    auto& gone = call.sink.gone();
+    return gone.on_cancel([this, &gone, thread, id] {
+        if (gone.reason().code == ErrorCode::cancelled) {
+            scheduler_.pool().of(thread).spawn(cancel_quietly(thread, id));
         }
-        for (const auto& row : *rows) {
-            before = row.seq;
-            if (row.run_id != run) {
-                continue;
-            }
-            auto state = co_await scheduler_.of(thread).load_state(thread, row.checkpoint_id);
-            if (!state) {
-                co_return std::move(state).error();
-            }
-            co_return *state ? std::move((*state)->values) : std::string{"{}"};
-        }
-        if (rows->size() < static_cast<std::size_t>(kPage) || before == 0) {
-            break;
-        }
-    }
-    co_return std::string{"{}"};
+    });
 }
 
 }  // namespace heddle::api

@@ -1,4 +1,3 @@
-#include <charconv>
 #include <utility>
 
 #include <fmt/format.h>
@@ -37,19 +36,10 @@ Response wait_response(const scheduler::RunOutcome& outcome, const std::string& 
     return response;
 }
 
-// Unset, or an id below 0: from the beginning.
-std::optional<std::uint64_t> last_event_id(const Request& request) {
+// Unset, or no id of ours: from the beginning.
+std::optional<scheduler::EventId> last_event_id(const Request& request) {
     const auto* text = request.find_header("last-event-id");
-    if (text == nullptr) {
-        return std::nullopt;
-    }
-    std::uint64_t id = 0;
-    const auto* end = text->data() + text->size();
-    const auto parsed = std::from_chars(text->data(), end, id);
-    if (parsed.ec != std::errc{} || parsed.ptr != end) {
-        return std::nullopt;
-    }
-    return id;
+    return text == nullptr ? std::nullopt : scheduler::EventId::parse(*text);
 }
 
 struct RunPath {
@@ -267,7 +257,7 @@ base::Task<Api::Outcome> Api::join_run(Call& call) {
             co_return Answer{json_response(
                 200, fmt::format(R"({{"__error__":{}}})", stored_failure_json(row.error)))};
         }
-        auto values = co_await values_of_run(path->thread, path->run);
+        auto values = co_await scheduler_.of(path->thread).load_run_values(path->thread, path->run);
         if (!values) {
             co_return std::move(values).error();
         }

@@ -15,6 +15,6 @@ inline constexpr std::string_view kHeartbeat = ": heartbeat\n";
 void append_event(std::string& out,
                   std::string_view event,
                   std::string_view data,
-                  std::uint64_t id);
+                  std::string_view id);
 
 }  // namespace heddle::api

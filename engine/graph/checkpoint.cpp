@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/clock.hpp"
+#include "engine/graph/row_events.hpp"
 #include "engine/graph/superstep.hpp"
 
 namespace heddle::graph {
@@ -173,7 +174,7 @@ Result<Position> restore(std::shared_ptr<const Channels> channels,
             return std::move(status).error();
         }
         if (i > 0) {
-            position.bytes_since_base += chain[i].data.size();
+            position.bytes_since_base += state_part(chain[i].data).size();
         }
     }
     const auto& last = chain.back();
@@ -184,7 +185,7 @@ Result<Position> restore(std::shared_ptr<const Channels> channels,
     position.seq = last.seq;
     position.tip = last.seq;
     position.base = last.base;
-    position.base_bytes = chain.front().data.size();
+    position.base_bytes = state_part(chain.front().data).size();
     position.checkpoint_id = last.checkpoint_id;
     position.run_id = last.run_id;
     position.step = last.step;

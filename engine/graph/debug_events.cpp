@@ -9,22 +9,30 @@ namespace {
 
 using base::Json;
 
-// Sends `payload` in its own mode and, wrapped, in mode debug.
-void emit_both(RunHost& host,
-               StreamMode mode,
-               std::string_view type,
-               std::int32_t step,
-               const std::string& payload) {
+// `payload` in its own mode and, wrapped, in mode debug.
+std::vector<StreamEvent> both(const RunHost& host,
+                              StreamMode mode,
+                              std::string_view type,
+                              std::int32_t step,
+                              std::string payload) {
+    std::vector<StreamEvent> events;
+    if (host.wants(StreamMode::debug)) {
+        events.push_back(
+            {StreamMode::debug,
+             fmt::format(R"({{"step":{},"timestamp":"{}","type":"{}","payload":{}}})", step,
+                         base::format_iso8601(base::unix_microseconds()), type, payload)});
+    }
     if (host.wants(mode)) {
-        host.emit(StreamEvent{mode, payload});
+        events.insert(events.begin(), StreamEvent{mode, std::move(payload)});
     }
-    if (!host.wants(StreamMode::debug)) {
-        return;
+    return events;
+}
+
+void emit_both(
+    RunHost& host, StreamMode mode, std::string_view type, std::int32_t step, std::string payload) {
+    for (auto& event : both(host, mode, type, step, std::move(payload))) {
+        host.emit(std::move(event));
     }
-    host.emit(
-        StreamEvent{StreamMode::debug,
-                    fmt::format(R"({{"step":{},"timestamp":"{}","type":"{}","payload":{}}})", step,
-                                base::format_iso8601(base::unix_microseconds()), type, payload)});
 }
 
 bool wants_any(const RunHost& host, StreamMode mode) {
@@ -74,11 +82,12 @@ void emit_task_end(StepScope& scope, const PlannedTask& task, const TaskOutcome&
     emit_both(scope.host, StreamMode::tasks, "task_result", scope.step, payload);
 }
 
-void emit_checkpoint(RunHost& host,
-                     const RunSpec& spec,
-                     const Position& position,
-                     const storage::JournalRow& row,
-                     const base::CheckpointId& parent) {
+void add_checkpoint_events(std::vector<StreamEvent>& events,
+                           const RunHost& host,
+                           const RunSpec& spec,
+                           const Position& position,
+                           const storage::JournalRow& row,
+                           const base::CheckpointId& parent) {
     if (!wants_any(host, StreamMode::checkpoints)) {
         return;
     }
@@ -93,7 +102,10 @@ void emit_checkpoint(RunHost& host,
     payload += R"(,"metadata":)" + base::dump_json(head->metadata);
     payload += R"(,"next":)" + base::dump_json(Json(head->next));
     payload += R"(,"tasks":)" + base::dump_json(head->tasks) + "}";
-    emit_both(host, StreamMode::checkpoints, "checkpoint", row.step, payload);
+    for (auto& event :
+         both(host, StreamMode::checkpoints, "checkpoint", row.step, std::move(payload))) {
+        events.push_back(std::move(event));
+    }
 }
 
 }  // namespace heddle::graph

@@ -9,11 +9,13 @@ namespace heddle::graph {
 void emit_task_start(StepScope& scope, const PlannedTask& task);
 void emit_task_end(StepScope& scope, const PlannedTask& task, const TaskOutcome& outcome);
 
+/// The checkpoint's own events, for whoever reads them.
 /// @param parent  the checkpoint before this one, nil on a new thread
-void emit_checkpoint(RunHost& host,
-                     const RunSpec& spec,
-                     const Position& position,
-                     const storage::JournalRow& row,
-                     const base::CheckpointId& parent);
+void add_checkpoint_events(std::vector<StreamEvent>& events,
+                           const RunHost& host,
+                           const RunSpec& spec,
+                           const Position& position,
+                           const storage::JournalRow& row,
+                           const base::CheckpointId& parent);
 
 }  // namespace heddle::graph

@@ -43,8 +43,9 @@ private:
     Task<Status> take_input(bool input_row_exists);
     Task<Status> go_on();
     Task<Status> superstep(const std::vector<PlannedTask>& tasks);
-    Task<Status> execute(const std::vector<PlannedTask>& tasks, std::vector<PreparedWrite>& writes);
-    Task<Status> checkpoint(CheckpointInfo info);
+    Task<Status> execute(const std::vector<PlannedTask>& tasks, std::vector<TaskOutcome>& outcomes);
+    /// @param events  of the step so far; the checkpoint's own and the values are added
+    Task<Status> checkpoint(CheckpointInfo info, std::vector<StreamEvent> events, bool values);
     [[nodiscard]] Status may_go_on() const;
     void emit_values();
     void emit_breakpoint();
@@ -77,7 +78,6 @@ Task<Status> Execution::begin() {
     const bool input_pending = position_.next.size() == 1 && position_.next.front() == kStart;
     if (repeated && !input_pending) {
         stopped_ = position_.paused;
-        emit_values();
         co_return base::ok();
     }
     if (spec_.input) {
@@ -106,7 +106,8 @@ Task<Status> Execution::take_input(bool input_row_exists) {
 
     if (!input_row_exists) {
         CheckpointInfo info{"input", std::string{kNoChange}, {std::string{kStart}}};
-        auto status = co_await checkpoint(std::move(info));
+        std::vector<StreamEvent> events;
+        auto status = co_await checkpoint(std::move(info), std::move(events), false);
         if (!status) {
             co_return status;
         }
@@ -116,10 +117,8 @@ Task<Status> Execution::take_input(bool input_row_exists) {
         co_return std::move(step).error();
     }
     CheckpointInfo info{"loop", std::move(step->delta), std::move(step->next)};
-    auto status = co_await checkpoint(std::move(info));
-    if (status) {
-        emit_values();
-    }
+    std::vector<StreamEvent> events;
+    auto status = co_await checkpoint(std::move(info), std::move(events), true);
     co_return status;
 }
 
@@ -174,16 +173,23 @@ Task<Status> Execution::go_on() {
 }
 
 Task<Status> Execution::superstep(const std::vector<PlannedTask>& tasks) {
-    std::vector<PreparedWrite> writes;
-    auto status = co_await execute(tasks, writes);
+    std::vector<TaskOutcome> outcomes(tasks.size());
+    auto status = co_await execute(tasks, outcomes);
     if (!status) {
         co_return status;
     }
 
     std::vector<std::string> finished;
     finished.reserve(tasks.size());
-    for (const auto& task : tasks) {
-        finished.push_back(task.node->name);
+    std::vector<PreparedWrite> writes;
+    std::vector<StreamEvent> events;
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+        finished.push_back(tasks[i].node->name);
+        auto& outcome = outcomes[i];
+        std::move(outcome.writes.begin(), outcome.writes.end(), std::back_inserter(writes));
+        if (!outcome.update.empty()) {
+            events.push_back({StreamMode::updates, std::move(outcome.update)});
+        }
     }
     auto step = apply_step(graph_, position_.state, writes, finished);
     if (!step) {
@@ -192,10 +198,7 @@ Task<Status> Execution::superstep(const std::vector<PlannedTask>& tasks) {
 
     CheckpointInfo info{"loop", std::move(step->delta), std::move(step->next)};
     info.paused = !info.next.empty() && stops_after(graph_, tasks, spec_.interrupt_after);
-    status = co_await checkpoint(std::move(info));
-    if (status && !writes.empty()) {
-        emit_values();
-    }
+    status = co_await checkpoint(std::move(info), std::move(events), !writes.empty());
     co_return status;
 }
 
@@ -215,11 +218,10 @@ Task<> run_beside(StepScope& scope,
 }
 
 Task<Status> Execution::execute(const std::vector<PlannedTask>& tasks,
-                                std::vector<PreparedWrite>& writes) {
+                                std::vector<TaskOutcome>& outcomes) {
     base::CancelSource cancel;
     const auto forward = host_.cancel().on_cancel([&] { cancel.cancel(host_.cancel().reason()); });
     StepScope scope{graph_, spec_, position_, host_, position_.step + 1, cancel};
-    std::vector<TaskOutcome> outcomes(tasks.size());
     std::optional<Error> first_error;
     if (tasks.size() == 1) {
         co_await run_beside(scope, tasks.front(), outcomes.front(), first_error);
@@ -237,17 +239,19 @@ Task<Status> Execution::execute(const std::vector<PlannedTask>& tasks,
     if (first_error) {
         co_return *std::move(first_error);
     }
-    for (auto& outcome : outcomes) {
-        std::move(outcome.writes.begin(), outcome.writes.end(), std::back_inserter(writes));
-    }
     co_return base::ok();
 }
 
-Task<Status> Execution::checkpoint(CheckpointInfo info) {
+Task<Status> Execution::checkpoint(CheckpointInfo info,
+                                   std::vector<StreamEvent> events,
+                                   bool values) {
     const auto parent = position_.checkpoint_id;
     auto row = advance(position_, spec_.run_id, common_, std::move(info));
-    emit_checkpoint(host_, spec_, position_, row, parent);
-    auto status = co_await host_.checkpoint(std::move(row));
+    add_checkpoint_events(events, host_, spec_, position_, row, parent);
+    if (values && host_.wants(StreamMode::values)) {
+        events.push_back({StreamMode::values, position_.state.to_text()});
+    }
+    auto status = co_await host_.checkpoint(std::move(row), std::move(events));
     co_return status;
 }
 

@@ -96,11 +96,15 @@ public:
     virtual ~RunHost() = default;
     /// Whether anybody will read events of this mode; asked before a payload is built.
     [[nodiscard]] virtual bool wants(StreamMode mode) const noexcept = 0;
+    /// Something that happens while a superstep runs: tokens, custom events, tasks.
     virtual void emit(StreamEvent event) = 0;
-    /// Hands one superstep to the store. Returns when the run may go on: at once for durability
-    /// async and exit, when it is on disk for sync. The row's data and head are complete.
+    /// Hands one superstep to the store, with the events that say what came of it: updates, values,
+    /// checkpoints, debug. These are the step's, and reach readers when it is on disk. Returns when
+    /// the run may go on: at once for durability async and exit, when it is on disk for sync. The
+    /// row's head, and its data but for the events, are complete.
     /// @return stale_epoch, unavailable, ...: the run must stop and write nothing more
-    virtual base::Task<base::Status> checkpoint(storage::JournalRow row) = 0;
+    virtual base::Task<base::Status> checkpoint(storage::JournalRow row,
+                                                std::vector<StreamEvent> events) = 0;
     virtual void count_tokens(std::int64_t input_tokens, std::int64_t output_tokens) = 0;
     [[nodiscard]] virtual base::CancelSource& cancel() noexcept = 0;
     /// Against which deadlines are measured; tests give their own.

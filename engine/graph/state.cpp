@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "engine/graph/row_events.hpp"
+
 namespace heddle::graph {
 namespace {
 
@@ -465,7 +467,7 @@ void State::revert(Undo undo) {
 }
 
 Status State::replay(std::string_view data) {
-    auto parsed = base::parse_stored_json(data);
+    auto parsed = base::parse_stored_json(state_part(data));
     if (!parsed) {
         return std::move(parsed).error();
     }

@@ -100,7 +100,8 @@ public:
 
     /// @return text for JournalRow::data that holds the whole state
     [[nodiscard]] std::string to_snapshot() const;
-    /// Replays one JournalRow::data (delta or snapshot). Channels that the graph no longer has are
+    /// Replays one JournalRow::data (delta or snapshot; the events behind it are passed over).
+    /// Channels that the graph no longer has are
     /// passed over, as in LangGraph.
     /// @return internal if the data is broken or does not fit the state
     base::Status replay(std::string_view data);

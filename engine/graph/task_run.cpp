@@ -310,9 +310,7 @@ Task<TaskOutcome> run_task(StepScope& scope, const PlannedTask& task) {
     }
     emit_task_end(scope, task, outcome);
     if (!outcome.error && scope.host.wants(StreamMode::updates)) {
-        scope.host.emit(
-            StreamEvent{StreamMode::updates,
-                        updates_text(*scope.graph.channels, task.node->name, outcome.writes)});
+        outcome.update = updates_text(*scope.graph.channels, task.node->name, outcome.writes);
     }
     co_return outcome;
 }

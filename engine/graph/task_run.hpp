@@ -24,6 +24,7 @@ struct StepScope {
 struct TaskOutcome {
     std::vector<PreparedWrite> writes;
     std::optional<base::Error> error;
+    std::string update;  ///< payload of its `updates` event, empty if nobody reads that mode
 };
 
 /// Runs one task of a superstep to its end: attempts, back-off between them, each attempt's timeout

@@ -1,6 +1,7 @@
 #include "engine/scheduler/history.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 namespace heddle::scheduler {
 namespace {
@@ -178,6 +179,71 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
         }
     }
     co_return history;
+}
+
+base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(storage::Store& store,
+                                                                             base::ThreadId thread,
+                                                                             base::RunId run) {
+    constexpr std::int32_t kPage = 1000;
+    constexpr int kPagesMax = 20;
+    auto before = storage::kNoSeq;
+    for (int page = 0; page < kPagesMax; ++page) {
+        // A run that has just ended is nearly always the first row.
+        auto rows = co_await list_rows(store, thread, before, page == 0 ? 1 : kPage);
+        if (!rows) {
+            co_return std::move(rows).error();
+        }
+        for (auto& row : *rows) {
+            before = row.seq;
+            if (row.run_id == run) {
+                co_return std::optional<storage::JournalRow>{std::move(row)};
+            }
+        }
+        if (rows->empty() || before == 0) {
+            break;
+        }
+    }
+    co_return std::optional<storage::JournalRow>{};
+}
+
+base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::Store& store,
+                                                                       const Catalog& catalog,
+                                                                       base::ThreadId thread,
+                                                                       base::RunId run) {
+    std::vector<graph::RowEvent> all;
+    auto newest = co_await find_newest_row(store, thread, run);
+    if (!newest) {
+        co_return std::move(newest).error();
+    }
+    if (!*newest) {
+        co_return all;
+    }
+    const auto head = graph::parse_head(**newest);
+    const auto channels = head ? channels_of(*head, catalog) : head.error();
+    if (!channels) {
+        co_return channels.error();
+    }
+    // A run's rows may lie in several chains, when snapshots were made meanwhile.
+    auto at = (*newest)->seq;
+    while (true) {
+        auto chain = co_await base::from_callback<base::Result<Rows>>(
+            [&](auto done) { store.load_chain(thread, at, std::move(done)); });
+        if (!chain) {
+            co_return std::move(chain).error();
+        }
+        auto events = graph::read_row_events(*channels, *chain, run);
+        if (!events) {
+            co_return std::move(events).error();
+        }
+        all.insert(all.begin(), std::make_move_iterator(events->begin()),
+                   std::make_move_iterator(events->end()));
+        const bool more = !chain->empty() && chain->front().run_id == run &&
+                          chain->front().parent != storage::kNoSeq;
+        if (!more) {
+            co_return all;
+        }
+        at = chain->front().parent;
+    }
 }
 
 }  // namespace heddle::scheduler

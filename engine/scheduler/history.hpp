@@ -3,6 +3,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/graph/row_events.hpp"
 #include "engine/scheduler/catalog.hpp"
 #include "engine/scheduler/scheduler.hpp"
 #include "engine/storage/store.hpp"
@@ -28,5 +29,17 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
     base::ThreadId thread,
     std::optional<base::CheckpointId> before,
     std::int32_t limit);
+
+/// The newest checkpoint that `run` made, without its data; nullopt inside if it made none.
+base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(storage::Store& store,
+                                                                             base::ThreadId thread,
+                                                                             base::RunId run);
+
+/// The events of all supersteps of `run` that are on disk, in order.
+/// @return as read_state()
+base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::Store& store,
+                                                                       const Catalog& catalog,
+                                                                       base::ThreadId thread,
+                                                                       base::RunId run);
 
 }  // namespace heddle::scheduler

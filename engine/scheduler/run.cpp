@@ -1,5 +1,7 @@
 #include "engine/scheduler/run.hpp"
 
+#include <algorithm>
+
 #include "engine/base/json.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
 
@@ -15,6 +17,12 @@ Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max)
     row_.request_hash = request_.request_hash;
     row_.created_at_us = now_us;
     row_.updated_at_us = now_us;
+}
+
+std::uint32_t Run::event_attempt() const noexcept {
+    // The highest stands for the event of the run's end.
+    constexpr std::int32_t kMost = EventId::kAttemptMax - 1;
+    return static_cast<std::uint32_t>(std::clamp(row_.attempt, 1, kMost));
 }
 
 base::Task<base::Status> Run::wait_accepted(base::Instant deadline) {

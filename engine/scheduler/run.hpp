@@ -25,6 +25,7 @@ struct RunRequest {
     bool create_thread = false;       ///< if_not_exists: create, or a stateless run
     bool temporary_thread = false;    ///< stateless with on_completion: delete
     bool maybe_repeated = false;      ///< the edge may have sent this before (hop > 0)
+    bool must_exist = false;          ///< it was stored before: if it is gone, it is not made again
     std::optional<base::Json> input;  ///< unset: go on from where the thread stands
     base::Json configurable = base::Json::object();
     base::Json metadata = base::Json::object();  ///< the run's own, also in its checkpoints
@@ -66,6 +67,8 @@ public:
     [[nodiscard]] const storage::RunRow& row() const noexcept { return row_; }
     [[nodiscard]] storage::Epoch epoch() const noexcept { return epoch_; }
     [[nodiscard]] RunLog& log() noexcept { return log_; }
+    /// The attempt that is under way, as event ids name it.
+    [[nodiscard]] std::uint32_t event_attempt() const noexcept;
     [[nodiscard]] base::CancelSource& cancel() noexcept { return cancel_; }
 
     /// Resumes when the run's row is on disk, or with the error that kept it from getting there.

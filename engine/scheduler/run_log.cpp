@@ -1,18 +1,41 @@
 #include "engine/scheduler/run_log.hpp"
 
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "engine/base/assert.hpp"
 
 namespace heddle::scheduler {
 
-void RunLog::append(graph::StreamEvent event) {
-    HEDDLE_ASSERT(!closed_);
+std::string run_metadata(const base::RunId& run, std::int32_t attempt) {
+    return fmt::format(R"({{"run_id":"{}","attempt":{}}})", run.to_string(), attempt);
+}
+
+void RunLog::append(LoggedEvent event) {
+    HEDDLE_ASSERT(!closed_ && (is_empty() || last_ < event.id));
+    last_ = event.id;
     bytes_ += event.data.size();
-    events_.push_back({next_id_++, event.mode, std::move(event.data)});
+    events_.push_back(std::move(event));
     // The newest event stays whatever its size: somebody is waiting for it right now.
     while (bytes_ > bytes_max_ && events_.size() > 1) {
         bytes_ -= events_.front().data.size();
+        dropped_to_ = events_.front().id;
+        ++dropped_;
         events_.pop_front();
     }
+    if (gates_.empty()) {
+        changed_.notify_all();
+    }
+}
+
+void RunLog::add_gate() {
+    gates_.push_back(dropped_ + events_.size());
+}
+
+void RunLog::open_gate() {
+    HEDDLE_ASSERT(!gates_.empty());
+    gates_.pop_front();
     changed_.notify_all();
 }
 
@@ -21,12 +44,19 @@ void RunLog::close() {
     changed_.notify_all();
 }
 
-const LoggedEvent* RunLog::find_after(std::uint64_t position) const noexcept {
-    if (position >= last_id()) {
-        return nullptr;
+std::size_t RunLog::visible() const noexcept {
+    if (gates_.empty()) {
+        return events_.size();
     }
-    const auto first = first_id();
-    return &events_[position < first ? 0 : position + 1 - first];
+    return gates_.front() > dropped_ ? static_cast<std::size_t>(gates_.front() - dropped_) : 0;
+}
+
+const LoggedEvent* RunLog::find_after(const EventId& position) const noexcept {
+    const auto end = events_.begin() + static_cast<std::ptrdiff_t>(visible());
+    const auto found =
+        std::upper_bound(events_.begin(), end, position,
+                         [](const EventId& id, const auto& event) { return id < event.id; });
+    return found == end ? nullptr : &*found;
 }
 
 }  // namespace heddle::scheduler

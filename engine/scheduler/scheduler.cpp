@@ -72,20 +72,22 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         }
         co_return known;
     }
+    if (request.must_exist) {
+        co_return base::Error{base::ErrorCode::not_found, "Run not found", "run_id"};
+    }
     co_return session->submit(std::move(request));
 }
 
 base::Task<base::Result<RunHandle>> ShardScheduler::ended_run(RunRequest request,
                                                               storage::RunRow row) {
-    auto state = co_await load_state(request.thread_id, std::nullopt);
-    if (!state) {
-        co_return std::move(state).error();
+    // As they were then: later runs of the thread have moved it on.
+    auto values = co_await load_run_values(request.thread_id, row.id);
+    if (!values) {
+        co_return std::move(values).error();
     }
     RunOutcome outcome;
     outcome.status = row.status;
-    if (*state) {
-        outcome.values = std::move((*state)->values);
-    }
+    outcome.values = std::move(*values);
     if (!row.error.empty()) {
         const auto stored = base::parse_stored_json(row.error);
         outcome.error = {base::ErrorCode::internal,
@@ -192,6 +194,38 @@ base::Task<base::Result<std::vector<StateAt>>> ShardScheduler::load_history(
     base::ThreadId thread, std::optional<base::CheckpointId> before, std::int32_t limit) {
     const auto& context = sessions_->context();
     co_return co_await read_history(context.store, context.catalog, thread, before, limit);
+}
+
+base::Task<base::Result<std::string>> ShardScheduler::load_run_values(base::ThreadId thread,
+                                                                      base::RunId run) {
+    auto row = co_await find_newest_row(sessions_->context().store, thread, run);
+    if (!row) {
+        co_return std::move(row).error();
+    }
+    if (!*row) {
+        co_return std::string{"{}"};
+    }
+    auto state = co_await load_state(thread, (*row)->checkpoint_id);
+    if (!state) {
+        co_return std::move(state).error();
+    }
+    co_return *state ? std::move((*state)->values) : std::string{"{}"};
+}
+
+base::Task<base::Result<std::vector<LoggedEvent>>> ShardScheduler::load_run_events(
+    base::ThreadId thread, base::RunId run) {
+    const auto& context = sessions_->context();
+    auto events = co_await read_run_events(context.store, context.catalog, thread, run);
+    if (!events) {
+        co_return std::move(events).error();
+    }
+    std::vector<LoggedEvent> logged;
+    logged.reserve(events->size());
+    for (auto& [seq, number, event] : *events) {
+        const EventId id{static_cast<std::uint64_t>(seq + 1), 0, number};
+        logged.push_back({id, event.mode, std::move(event.data)});
+    }
+    co_return logged;
 }
 
 void ShardScheduler::recover(base::ThreadId thread) {

@@ -62,6 +62,7 @@ public:
     /// @return thread_busy            strategy reject, and a run is waiting or executing
     ///         idempotency_mismatch   run_id is known with another request_hash
     ///         conflict               the thread belongs to another graph
+    ///         not_found              also: request.must_exist, and there is no such run
     base::Task<base::Result<RunHandle>> submit(RunRequest request, bool wait_for_owner);
 
     /// @return nullptr if this engine does not hold the run in memory
@@ -90,6 +91,12 @@ public:
     /// Newest first. @param before  only checkpoints older than this one
     base::Task<base::Result<std::vector<StateAt>>> load_history(
         base::ThreadId thread, std::optional<base::CheckpointId> before, std::int32_t limit);
+
+    /// The values that a run left behind, from its newest checkpoint. "{}" if it made none.
+    base::Task<base::Result<std::string>> load_run_values(base::ThreadId thread, base::RunId run);
+    /// The events of a run's supersteps, in order; none if its stream modes were none.
+    base::Task<base::Result<std::vector<LoggedEvent>>> load_run_events(base::ThreadId thread,
+                                                                       base::RunId run);
 
     // ---- ownership (called by Ownership)
 

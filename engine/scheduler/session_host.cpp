@@ -1,6 +1,9 @@
 #include "engine/scheduler/session_host.hpp"
 
 #include <algorithm>
+#include <utility>
+
+#include "engine/graph/row_events.hpp"
 
 namespace heddle::scheduler {
 namespace {
@@ -11,28 +14,60 @@ constexpr std::size_t kPendingRowsMax = 64;
 }  // namespace
 
 bool SessionHost::wants(graph::StreamMode mode) const noexcept {
-    const auto& modes = run_.request().stream_modes;
+    const auto& modes = run_->request().stream_modes;
     return std::find(modes.begin(), modes.end(), mode) != modes.end();
 }
 
 void SessionHost::emit(graph::StreamEvent event) {
     // A session that was lost emits nothing: another engine speaks for the run now.
-    if (!session_.lost_ && !run_.log().is_closed()) {
-        run_.log().append(std::move(event));
+    if (session_.lost_ || run_->log().is_closed() || number_ == EventId::kNumberMax) {
+        return;
+    }
+    const auto rows = static_cast<std::uint64_t>(session_.position_->seq + 1);
+    run_->log().append(
+        {{rows, run_->event_attempt(), ++number_}, event.mode, std::move(event.data)});
+}
+
+void SessionHost::publish(storage::Seq seq, std::vector<graph::StreamEvent> events) {
+    auto& log = run_->log();
+    if (events.empty() || log.is_closed()) {
+        return;
+    }
+    // What is written only at the end cannot be waited for by who wants to see it happen.
+    const bool gated = run_->request().durability != Durability::exit;
+    if (gated) {
+        log.add_gate();
+    }
+    EventId id{static_cast<std::uint64_t>(seq + 1), 0, 0};
+    for (auto& event : events) {
+        ++id.number;
+        log.append({id, event.mode, std::move(event.data)});
+    }
+    if (gated) {
+        session_.write_soon([run = run_](const base::Status& written) {
+            if (written) {
+                run->log().open_gate();
+            }
+        });
     }
 }
 
-base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row) {
+base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
+                                                 std::vector<graph::StreamEvent> events) {
     if (session_.lost_) {
         co_return *session_.lost_;
     }
     session_.context_.metrics.supersteps_total.fetch_add(1, std::memory_order_relaxed);
-    if (run_.request().durability == Durability::exit) {
+    const auto seq = row.seq;
+    graph::append_row_events(row.data, events);
+    if (run_->request().durability == Durability::exit) {
         held_.push_back(std::move(row));
+        publish(seq, std::move(events));
         co_return base::ok();
     }
     session_.pending_.journal.push_back(std::move(row));
-    const bool must_wait = run_.request().durability == Durability::sync ||
+    publish(seq, std::move(events));
+    const bool must_wait = run_->request().durability == Durability::sync ||
                            session_.pending_.journal.size() >= kPendingRowsMax;
     if (must_wait) {
         co_return co_await session_.write_now();
@@ -49,7 +84,7 @@ void SessionHost::count_tokens(std::int64_t input_tokens, std::int64_t output_to
 }
 
 base::CancelSource& SessionHost::cancel() noexcept {
-    return run_.cancel();
+    return run_->cancel();
 }
 
 void SessionHost::hand_over_held_rows() {

@@ -8,11 +8,12 @@ namespace heddle::scheduler {
 /// the session's shard.
 class SessionHost final : public graph::RunHost {
 public:
-    SessionHost(ThreadSession& session, Run& run) : session_{session}, run_{run} {}
+    SessionHost(ThreadSession& session, RunHandle run) : session_{session}, run_{std::move(run)} {}
 
     [[nodiscard]] bool wants(graph::StreamMode mode) const noexcept override;
     void emit(graph::StreamEvent event) override;
-    base::Task<base::Status> checkpoint(storage::JournalRow row) override;
+    base::Task<base::Status> checkpoint(storage::JournalRow row,
+                                        std::vector<graph::StreamEvent> events) override;
     void count_tokens(std::int64_t input_tokens, std::int64_t output_tokens) override;
     [[nodiscard]] base::CancelSource& cancel() noexcept override;
 
@@ -22,8 +23,12 @@ public:
     [[nodiscard]] std::int64_t output_tokens() const noexcept { return output_tokens_; }
 
 private:
+    /// Logs a step's events, to be read once its row is on disk.
+    void publish(storage::Seq seq, std::vector<graph::StreamEvent> events);
+
     ThreadSession& session_;
-    Run& run_;
+    RunHandle run_;
+    std::uint32_t number_ = 0;  ///< of the latest event that is no step's
     std::vector<storage::JournalRow> held_;
     std::int64_t input_tokens_ = 0;
     std::int64_t output_tokens_ = 0;

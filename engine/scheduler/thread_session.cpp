@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/observe/log.hpp"
+#include "engine/scheduler/history.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
 #include "engine/scheduler/session_host.hpp"
 
@@ -221,12 +222,15 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     const auto self = shared_from_this();
     graph::RunResult result;
     RunOutcome outcome;
-    const auto ready = co_await load_position(*run);
+    auto ready = co_await load_position(*run);
+    if (ready && !lost_ && run->row_.attempt > 1 && !run->request_.stream_modes.empty()) {
+        ready = co_await replay_log(*run);
+    }
     if (lost_) {
         co_return;
     }
     if (ready) {
-        SessionHost host{*this, *run};
+        SessionHost host{*this, run};
         result = co_await graph::run_graph(*run->request_.assistant.graph, spec_of(*run),
                                            *position_, host);
         if (lost_) {
@@ -280,6 +284,24 @@ base::Task<base::Status> ThreadSession::load_position(const Run& run) {
     co_return base::ok();
 }
 
+base::Task<base::Status> ThreadSession::replay_log(Run& run) {
+    auto events =
+        co_await read_run_events(context_.store, context_.catalog, thread_.id, run.row_.id);
+    if (!events) {
+        co_return std::move(events).error();
+    }
+    if (lost_) {
+        co_return *lost_;
+    }
+    for (auto& [seq, number, event] : *events) {
+        const EventId id{static_cast<std::uint64_t>(seq + 1), 0, number};
+        run.log_.append({id, event.mode, std::move(event.data)});
+    }
+    const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};
+    run.log_.append({id, std::nullopt, run_metadata(run.row_.id, run.row_.attempt)});
+    co_return base::ok();
+}
+
 graph::RunSpec ThreadSession::spec_of(const Run& run) const {
     const auto& request = run.request_;
     graph::RunSpec spec;
@@ -326,7 +348,7 @@ void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
     total.fetch_add(1, std::memory_order_relaxed);
     runs_.erase(run->row_.id);
     run->finish(std::move(outcome));
-    if (run->log_.last_id() > 0) {
+    if (!run->log_.is_empty()) {
         context_.keep_ended(run);
     }
     idle_changed_.notify_all();

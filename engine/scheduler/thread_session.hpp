@@ -73,6 +73,8 @@ private:
     void drop(const RunHandle& run);
     base::Task<> execute(RunHandle run);
     base::Task<base::Status> load_position(const Run& run);
+    /// What the attempts before this one made durable goes into the log once more.
+    base::Task<base::Status> replay_log(Run& run);
     graph::RunSpec spec_of(const Run& run) const;
     void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
     void settle(const RunHandle& run, RunOutcome outcome);

@@ -49,7 +49,7 @@ void Loop::run(std::function<std::string()> engine_id, std::string endpoint) {
     forward_outbox();
     for (auto& [serial, open] : open_) {
         if (open.session != nullptr) {
-            open.session->post_gone();
+            open.session->post_gone(false);
         }
     }
 }

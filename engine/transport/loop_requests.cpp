@@ -22,6 +22,7 @@ api::Request to_api(wire::Request from, base::Instant now) {
     request.thread_id = std::move(from.thread_id);
     request.run_id = std::move(from.run_id);
     request.hop = from.hop;
+    request.accepted = from.accepted;
     if (from.deadline_ms > 0) {
         request.deadline =
             now + std::chrono::milliseconds{std::min(from.deadline_ms, kDeadlineMsMax)};
@@ -205,7 +206,7 @@ void Loop::on(Peer& peer, const wire::Cancel& cancel) {
     }
     const auto serial = at->second;
     if (auto& session = open_.at(serial).session; session != nullptr) {
-        session->post_gone();
+        session->post_gone(!cancel.detach);
     }
     close(serial);
 }
@@ -301,7 +302,7 @@ void Loop::let_go(Peer& peer) {
     }
     for (const auto serial : serials) {
         if (auto& session = open_.at(serial).session; session != nullptr) {
-            session->post_gone();
+            session->post_gone(false);
         }
         close(serial);
     }

@@ -71,14 +71,16 @@ void Session::post_credit(std::uint64_t bytes) {
         bytes);
 }
 
-void Session::post_gone() {
+void Session::post_gone(bool left) {
     post(
-        [](Session& session, std::uint64_t) {
-            session.gone_.cancel(Error{ErrorCode::cancelled, "the client is gone"});
+        [](Session& session, std::uint64_t client_left) {
+            session.gone_.cancel(client_left != 0
+                                     ? Error{ErrorCode::cancelled, "the client is gone"}
+                                     : Error{ErrorCode::unavailable, "its edge has let go"});
             session.credit_changed_.notify_all();
             session.side_->room.notify_all();
         },
-        0);
+        left ? 1 : 0);
 }
 
 void Session::send(wire::EngineMessage message, bool last) {
@@ -101,7 +103,7 @@ void Session::moved(std::string engine_id, std::string endpoint) {
 }
 
 void Session::refused(ErrorCode code) {
-    HEDDLE_ASSERT(!accepted_ && !head_sent_);
+    HEDDLE_ASSERT(!head_sent_);
     send(wire::Refused{id_, name_of(code)}, true);
 }
 

@@ -41,7 +41,8 @@ public:
                                  std::vector<std::unique_ptr<ShardSide>>& all);
     /// The client has room for more.
     void post_credit(std::uint64_t bytes);
-    void post_gone();
+    /// @param left  the client itself is gone, not the edge that it came through
+    void post_gone(bool left);
 
     // ---- the session's shard
 

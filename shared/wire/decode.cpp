@@ -162,6 +162,8 @@ Reason read_field(Cursor& in, std::uint64_t key, Request& m) {
             return read_chunk(in, m.body, "body: not bytes within bounds");
         case 11:
             return read_flag(in, m.body_complete, "body_complete: not a flag");
+        case 12:
+            return read_flag(in, m.accepted, "accepted: not a flag");
         default:
             return kUnknownField;
     }
@@ -182,8 +184,8 @@ Reason read_field(Cursor& in, std::uint64_t key, Credit& m) {
     return key == 1 ? read_number(in, m.bytes, kCreditMax, "bytes: out of bounds") : kUnknownField;
 }
 
-Reason read_field(Cursor& /*in*/, std::uint64_t /*key*/, Cancel& /*m*/) {
-    return kUnknownField;
+Reason read_field(Cursor& in, std::uint64_t key, Cancel& m) {
+    return key == 1 ? read_flag(in, m.detach, "detach: not a flag") : kUnknownField;
 }
 
 Reason read_field(Cursor& in, std::uint64_t key, Welcome& m) {

@@ -134,6 +134,7 @@ std::string write(const Request& m) {
     w.number_unless(0, 9, m.hop);
     w.binary(10, m.body);
     w.flag_unless(true, 11, m.body_complete);
+    w.flag_unless(false, 12, m.accepted);
     return w.finish();
 }
 
@@ -151,7 +152,9 @@ std::string write(const Credit& m) {
 }
 
 std::string write(const Cancel& m) {
-    return Writer{Kind::cancel, m.id, 0}.finish();
+    Writer w{Kind::cancel, m.id, 0};
+    w.flag_unless(false, 1, m.detach);
+    return w.finish();
 }
 
 std::string write(const Welcome& m) {

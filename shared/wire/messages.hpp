@@ -58,6 +58,7 @@ struct Request {
     std::uint32_t hop = 0;          ///< how many engines have answered `moved` or died so far
     std::string body;               ///< the first part
     bool body_complete = true;      ///< false: Body frames follow
+    bool accepted = false;          ///< an engine has said Accepted for this run_id before
 };
 
 struct Body {
@@ -72,9 +73,10 @@ struct Credit {
     std::uint64_t bytes = 0;
 };
 
-/// The client is gone; nothing more is wanted for this id. Unknown ids are ignored.
+/// Nothing more is wanted for this id. Unknown ids are ignored.
 struct Cancel {
     RequestId id = 0;
+    bool detach = false;  ///< the edge lets go, not the client: its run is not to be cancelled
 };
 
 // ---- engine -> edge

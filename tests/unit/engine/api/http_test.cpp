@@ -61,7 +61,7 @@ TEST(ErrorResponse, HasDetailCodeFieldAndTheStatusOfTheCode) {
 
 TEST(Sse, WritesEventDataAndIdInThatOrder) {
     std::string out;
-    append_event(out, "values", R"({"a":1})", 12);
+    append_event(out, "values", R"({"a":1})", "12");
     EXPECT_EQ(out, "event: values\ndata: {\"a\":1}\nid: 12\n\n");
     EXPECT_EQ(kHeartbeat, ": heartbeat\n") << "a blank line after it becomes an event in SDK 2.0.0";
 }

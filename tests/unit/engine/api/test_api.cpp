@@ -172,7 +172,7 @@ void Exchange::moved(std::string, std::string endpoint) {
 }
 void Exchange::refused(ErrorCode code) {
     change([&](Reply& reply) {
-        EXPECT_FALSE(reply.accepted) << "the wire forbids it";
+        EXPECT_EQ(reply.status, 0) << "the wire forbids it";
         reply.refused = base::error_traits(code).wire_name;
     });
 }

@@ -397,6 +397,17 @@ TEST_F(RunnerTest, StreamsWhatEachModeAsksFor) {
     auto spec = make_spec(Json{{"messages", {{{"role", "user"}, {"content", "hi"}}}}});
     (void)run(make_graph({node("talk", calling(talks))}, {edge(kStart, "talk")}), spec);
 
+    // Whoever reads the rows has the steps' events again, and only this run's.
+    const auto stored = read_row_events(usual_channels(), host.rows, spec.run_id);
+    ASSERT_TRUE(stored) << stored.error().message;
+    std::vector<std::string> again;
+    for (const auto& each : *stored) {
+        again.push_back(each.event.data);
+    }
+    EXPECT_EQ(again, host.step_event_data);
+    EXPECT_GE(again.size(), 8U);
+    EXPECT_TRUE(read_row_events(usual_channels(), host.rows, base::RunId{})->empty());
+
     const auto values = host.events_of(StreamMode::values);
     ASSERT_EQ(values.size(), 2U);
     EXPECT_EQ(values[0]["messages"].size(), 1U);

@@ -15,6 +15,7 @@
 #include "engine/base/clock.hpp"
 #include "engine/base/task.hpp"
 #include "engine/graph/graph.hpp"
+#include "engine/graph/row_events.hpp"
 #include "engine/graph/runner.hpp"
 
 /// A graph written in C++, and a host that remembers what the runner told it.
@@ -55,8 +56,14 @@ public:
         return modes.contains(mode);
     }
     void emit(StreamEvent event) override { events.push_back(std::move(event)); }
-    base::Task<base::Status> checkpoint(storage::JournalRow row) override {
+    base::Task<base::Status> checkpoint(storage::JournalRow row,
+                                        std::vector<StreamEvent> step_events) override {
+        append_row_events(row.data, step_events);
+        for (const auto& event : step_events) {
+            step_event_data.push_back(event.data);
+        }
         rows.push_back(std::move(row));
+        std::move(step_events.begin(), step_events.end(), std::back_inserter(events));
         if (on_checkpoint) {
             on_checkpoint();
         }
@@ -90,6 +97,7 @@ public:
 
     std::set<StreamMode> modes;
     std::vector<StreamEvent> events;
+    std::vector<std::string> step_event_data;
     std::vector<storage::JournalRow> rows;
     std::function<void()> on_checkpoint;
     base::Status checkpoint_answer;

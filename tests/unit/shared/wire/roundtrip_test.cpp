@@ -46,6 +46,7 @@ Request full_request() {
     request.hop = 2;
     request.body = std::string(kChunkBytesMax, 'x');
     request.body_complete = false;
+    request.accepted = true;
     return request;
 }
 
@@ -64,6 +65,7 @@ TEST(Wire, ARequestComesBackWhole) {
     EXPECT_EQ(got.hop, sent.hop);
     EXPECT_EQ(got.body, sent.body);
     EXPECT_EQ(got.body_complete, sent.body_complete);
+    EXPECT_EQ(got.accepted, sent.accepted);
 }
 
 TEST(Wire, AHeadComesBackWhole) {

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/graph/runner.hpp"
+
+/// The events of a superstep lie in its journal row, behind the state: whoever takes the run over,
+/// or joins it when it has ended, gives readers the very events that the first engine gave (or was
+/// about to give). `values` costs nothing there: it is read off the state.
+namespace heddle::graph {
+
+/// JournalRow::data up to the events.
+[[nodiscard]] std::string_view state_part(std::string_view data) noexcept;
+
+/// Puts the events behind the state in `data`. Modes: values, updates, checkpoints, debug.
+void append_row_events(std::string& data, const std::vector<StreamEvent>& events);
+
+/// One event of a row.
+struct RowEvent {
+    storage::Seq seq = 0;      ///< of its row
+    std::uint32_t number = 0;  ///< within the row, from 1
+    StreamEvent event;
+};
+
+/// The events of the rows that `run` made, in order. O(chain).
+/// @param chain  as for restore()
+/// @return internal if a row is broken
+base::Result<std::vector<RowEvent>> read_row_events(const std::shared_ptr<const Channels>& channels,
+                                                    const std::vector<storage::JournalRow>& chain,
+                                                    const base::RunId& run);
+
+}  // namespace heddle::graph

@@ -1,0 +1,198 @@
+"""A response goes on when the engine that gives it dies, stops or is told to leave."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from api_client import connect, eventually, human, run_of, text_of
+from clusters import run, slow_cluster
+
+WORDS = 30
+GAP_SECONDS = 4.5  # lease, detection and the sweep; not a bound of the takeover's speed
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def cluster(request, tmp_path):
+    with slow_cluster(tmp_path, store=request.param, latency=2.0, engines=2, workers=2) as made:
+        yield made
+        made.check_clean()
+
+
+def owner_of(cluster):
+    """The one engine that executes a run."""
+    found = [engine for engine in cluster.engines
+             if engine.metrics()["heddle_scheduler_runs_running"] > 0]
+    assert len(found) == 1, "one run, one engine"
+    return found[0]
+
+
+def wordy(text):
+    return run_of("wordy", text, stream_mode=["values", "updates", "messages-tuple"],
+                  if_not_exists="create")
+
+
+def check_whole(received, text, attempts):
+    """Every step's event once, ids ascending, tokens of the last attempt whole."""
+    ids = [int(event.id) for event in received]
+    assert ids == sorted(set(ids)), "each event once, in order"
+    made = [event.data["attempt"] for event in received if event.name == "metadata"]
+    assert made == attempts
+    values = [event.data for event in received if event.name == "values"]
+    assert [len(one["messages"]) for one in values] == [1, 2]
+    updates = [event for event in received if event.name == "updates"]
+    assert [list(event.data) for event in updates] == [["assistant"]]
+    answer = text_of(values[-1]["messages"][-1])
+    assert text in answer
+    last = max(number for number, event in enumerate(received) if event.name == "metadata")
+    tokens = [text_of(event.data[0]) for event in received[last:] if event.name == "messages"]
+    assert "".join(tokens) == answer, "the last attempt's tokens are the answer"
+
+
+async def stream_until(api, thread, body, count, act):
+    """Reads a whole stream; calls `act` when `count` tokens have come. Longest gap after that."""
+    received, gap, acted = [], 0.0, None
+    async with api.open_stream("POST", f"/threads/{thread}/runs/stream", body) as (_, events):
+        async for event in events:
+            if acted is not None:
+                gap = max(gap, event.at - max(acted, received[-1].at))
+            received.append(event)
+            tokens = sum(1 for one in received if one.name == "messages")
+            if acted is None and tokens >= count:
+                act()
+                acted = time.monotonic()
+    return received, gap
+
+
+def test_stream_goes_on_in_the_same_response_when_its_engine_is_killed(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            thread = await api.new_thread()
+            victims = []
+
+            def kill():
+                victims.append(owner_of(cluster))
+                victims[0].kill9()
+            received, gap = await stream_until(api, thread, wordy("once more"), 5, kill)
+            print(f"longest gap {gap:.2f} s")
+            assert gap < GAP_SECONDS
+            check_whole(received, "once more", [1, 2])
+            victims[0].start()
+
+            # Whoever joins later, from the start or from any event, gets the same.
+            run_id = received[0].data["run_id"]
+            path = f"/threads/{thread}/runs/{run_id}/stream"
+            steps = [(event.id, event.name, event.data) for event in received
+                     if event.name in ("values", "updates")]
+            again = await api.stream("GET", path)
+            assert [(event.id, event.name, event.data) for event in again
+                    if event.name in ("values", "updates")] == steps
+            rest = await api.stream("GET", path, headers={"last-event-id": steps[0][0]})
+            assert [(event.id, event.name, event.data) for event in rest
+                    if event.name in ("values", "updates")] == steps[1:]
+    run(body(), seconds=90)
+
+
+def test_stream_goes_on_when_its_engine_stops_and_the_stopped_one_says_nothing_more(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            thread = await api.new_thread()
+            stopped = []
+
+            def stop():
+                stopped.append(owner_of(cluster))
+                os.kill(stopped[0].pid, signal.SIGSTOP)
+            try:
+                received, gap = await stream_until(api, thread, wordy("awake"), 5, stop)
+            finally:
+                os.kill(stopped[0].pid, signal.SIGCONT)
+            print(f"longest gap {gap:.2f} s")
+            check_whole(received, "awake", [1, 2])
+            messages = await api.thread_messages(thread)
+            assert [message["type"] for message in messages] == ["human", "ai"]
+    run(body(), seconds=90)
+
+
+@pytest.mark.parametrize("path", ["/threads/{}/runs/wait", "/runs/wait"])
+def test_wait_is_answered_when_the_engine_is_killed(cluster, path):
+    async def body():
+        async with connect(cluster.url) as api:
+            thread = await api.new_thread()
+            call = asyncio.create_task(
+                api.post(path.format(thread), run_of("slow", "still there")))
+
+            async def running():
+                return any(engine.metrics()["heddle_scheduler_runs_running"] > 0
+                           for engine in cluster.engines)
+            await eventually(running, "the run executes")
+            victim = owner_of(cluster)
+            victim.kill9()
+            answer = await call
+            texts = [text_of(message) for message in answer.json["messages"]]
+            assert texts[0] == "still there" and '[turn 1: "still there"]' in texts[1]
+            assert len(texts) == 2
+            victim.start()
+    run(body(), seconds=90)
+
+
+def test_a_joiner_and_the_one_who_began_both_get_everything(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            thread = await api.new_thread()
+            began = asyncio.Event()
+            victims = []
+
+            async def begin():
+                received = []
+                async with api.open_stream("POST", f"/threads/{thread}/runs/stream",
+                                           wordy("for two")) as (_, events):
+                    async for event in events:
+                        received.append(event)
+                        if event.name == "messages":
+                            began.set()
+                return received
+            first = asyncio.create_task(begin())
+            await asyncio.wait_for(began.wait(), 20)
+            runs = (await api.get(f"/threads/{thread}/runs")).json
+            path = f"/threads/{thread}/runs/{runs[0]['run_id']}/stream"
+            joined = asyncio.create_task(api.stream("GET", path))
+            waiting = asyncio.create_task(
+                api.get(f"/threads/{thread}/runs/{runs[0]['run_id']}/join"))
+
+            async def has_two():
+                return owner_of(cluster).metrics()["heddle_transport_streams_open"] >= 3
+            await eventually(has_two, "three readers at one engine")
+            victims.append(owner_of(cluster))
+            victims[0].kill9()
+            for received in await asyncio.gather(first, joined):
+                check_whole(received, "for two", [1, 2])
+            values = (await waiting).json
+            assert [message["type"] for message in values["messages"]] == ["human", "ai"]
+            victims[0].start()
+    run(body(), seconds=90)
+
+
+def test_a_repeat_with_the_same_key_gets_the_run_that_there_was(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            thread = await api.new_thread()
+            headers = {"idempotency-key": "order 7"}
+            path = f"/threads/{thread}/runs/wait"
+            first = await api.post(path, run_of("echo", "one"), headers=headers)
+            await api.post(path, run_of("echo", "two"))
+            for engine in cluster.engines:  # nothing of it is left in memory
+                engine.kill9()
+                engine.start()
+
+            async def again():
+                answer = await api.post(path, run_of("echo", "one"), headers=headers, want=None)
+                return answer if answer.status == 200 else None
+            repeated = await eventually(again, "engines that answer")
+            assert repeated.body == first.body, "as it was then, not as the thread is now"
+            other = await api.post(path, {**run_of("echo", "one"), "input": {
+                "messages": [human("something else")]}}, headers=headers, want=422)
+            assert other.json["code"] == "idempotency_mismatch"
+            assert len((await api.get(f"/threads/{thread}/runs")).json) == 2
+    run(body(), seconds=90)

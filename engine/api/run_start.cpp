@@ -135,11 +135,15 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
         }
         co_return error;
     }
-    if (!(*handle)->is_finished()) {
-        call.sink.accepted((*handle)->epoch());
+    note_stored(call, **handle);
+    co_return handle;
+}
+
+void Api::note_stored(Call& call, const scheduler::Run& run) {
+    if (!run.is_finished()) {
+        call.sink.accepted(run.epoch());
         call.accepted = true;
     }
-    co_return handle;
 }
 
 base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread, RunId run) {
@@ -147,6 +151,7 @@ base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread,
     Attached attached;
     attached.run = shard.find_run(thread, run);
     if (attached.run != nullptr) {
+        note_stored(call, *attached.run);
         co_return attached;
     }
     auto row = co_await base::from_callback<base::Result<storage::RunRow>>(
@@ -172,6 +177,7 @@ base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread,
         co_return std::move(handle).error();
     }
     attached.run = std::move(*handle);
+    note_stored(call, *attached.run);
     co_return attached;
 }
 

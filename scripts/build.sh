@@ -26,6 +26,10 @@ if [ -f "$cache" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$(pwd -P)" "$ca
     rm -rf "build/$preset"
 fi
 
+# A clone in another folder finds what this one has compiled.
+CCACHE_BASEDIR=$(pwd -P)
+export CCACHE_BASEDIR CCACHE_NOHASHDIR=1
+
 began=$(now)
 mkdir -p build
 say "configuring preset $preset"

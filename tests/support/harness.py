@@ -51,6 +51,11 @@ def build_folder():
     return pathlib.Path(os.environ.get("HEDDLE_BUILD", ROOT / "build/release")).resolve()
 
 
+# AddressSanitizer keeps what was freed for a while, by default 256 MB of it: with that a test of how
+# much memory something takes would measure the sanitizer.
+ASAN_QUARANTINE_MB = 16
+
+
 @functools.cache
 def is_asan_build():
     try:
@@ -315,9 +320,12 @@ class Cluster:
         if self.model is not None:
             result |= {"OPENAI_BASE_URL": self.model.base_url, "OPENAI_API_KEY": "test-key"}
         if is_asan_build():
-            result["ASAN_OPTIONS"] = f"detect_leaks=1:log_path={self.folder}/sanitizer"
+            result["ASAN_OPTIONS"] = f"detect_leaks=1:{self._asan_options()}"
             result["UBSAN_OPTIONS"] = f"print_stacktrace=1:log_path={self.folder}/sanitizer"
         return result | more
+
+    def _asan_options(self):
+        return f"quarantine_size_mb={ASAN_QUARANTINE_MB}:log_path={self.folder}/sanitizer"
 
     def _nginx_environment(self):
         if not is_asan_build():
@@ -328,7 +336,7 @@ class Cluster:
         # the module's. The library must not be inherited by the compiler's link script.
         return dict(os.environ) | {
             "LD_PRELOAD": str(pathlib.Path(library).resolve()),
-            "ASAN_OPTIONS": f"detect_leaks=0:log_path={self.folder}/sanitizer",
+            "ASAN_OPTIONS": f"detect_leaks=0:{self._asan_options()}",
             "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={self.folder}/sanitizer"}
 
     # ---- life

@@ -154,6 +154,9 @@ void Engine::start_draining() {
         impl_->metrics.runs_running.load(), impl_->transport->open_requests());
     impl_->transport->start_draining();
     impl_->ownership->start_draining();
+    for (std::size_t i = 0; i < impl_->shards->size(); ++i) {
+        impl_->shards->at(i).post([this, i] { impl_->scheduler->at(i).hand_over_all(); });
+    }
 }
 
 bool Engine::is_drained() const {

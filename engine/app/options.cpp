@@ -38,7 +38,7 @@ ByName declare(CLI::App& cli, Options& to) {
         ->check(CLI::Range(1024L, 1L << 30));
     add("open-requests-max", to.open_requests_max, "Requests answered at once")
         ->check(CLI::Range(1L, 1L << 20));
-    add("drain-seconds", to.drain_seconds, "How long runs may go on after SIGTERM")
+    add("drain-seconds", to.drain_seconds, "How long supersteps may go on after SIGTERM")
         ->check(CLI::Range(0, 3600));
     return options;
 }

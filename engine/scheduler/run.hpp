@@ -91,6 +91,7 @@ private:
     RunLog log_;
     base::CancelSource cancel_;
     bool accepted_ = false;
+    bool resumed_ = false;  ///< it was begun before this session: rows of it may be there
     std::optional<base::Error> failure_;  ///< it never was, or this engine lost it
     std::optional<RunOutcome> outcome_;
     base::Signal changed_;

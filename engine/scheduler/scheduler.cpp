@@ -236,6 +236,10 @@ void ShardScheduler::abandon_all() {
     sessions_->abandon_all();
 }
 
+void ShardScheduler::hand_over_all() {
+    sessions_->hand_over_all();
+}
+
 std::size_t ShardScheduler::active_runs() const noexcept {
     return sessions_->active_runs();
 }

@@ -105,6 +105,9 @@ public:
     /// The lease was lost: no further write, stop every run, forget every thread. Clients get
     /// `unavailable`; the runs go on elsewhere.
     void abandon_all();
+    /// This engine leaves: each thread goes to whoever wants it next as soon as its superstep is on
+    /// disk. Clients get `unavailable`; the runs go on elsewhere, and it counts as no attempt.
+    void hand_over_all();
     /// @return runs waiting or executing
     [[nodiscard]] std::size_t active_runs() const noexcept;
 

@@ -67,6 +67,10 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     }
     session_.pending_.journal.push_back(std::move(row));
     publish(seq, std::move(events));
+    if (session_.handing_over_ && !session_.position_->next.empty()) {
+        stopped_ = true;
+        co_return base::Error{base::ErrorCode::unavailable, "the thread is handed over"};
+    }
     const bool must_wait = run_->request().durability == Durability::sync ||
                            session_.pending_.journal.size() >= kPendingRowsMax;
     if (must_wait) {

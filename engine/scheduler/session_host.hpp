@@ -17,6 +17,8 @@ public:
     void count_tokens(std::int64_t input_tokens, std::int64_t output_tokens) override;
     [[nodiscard]] base::CancelSource& cancel() noexcept override;
 
+    /// The run was stopped between two supersteps, because its thread is handed over.
+    [[nodiscard]] bool has_stopped() const noexcept { return stopped_; }
     /// durability exit: gives the rows kept back to the pipeline, in order.
     void hand_over_held_rows();
     [[nodiscard]] std::int64_t input_tokens() const noexcept { return input_tokens_; }
@@ -28,6 +30,7 @@ private:
 
     ThreadSession& session_;
     RunHandle run_;
+    bool stopped_ = false;
     std::uint32_t number_ = 0;  ///< of the latest event that is no step's
     std::vector<storage::JournalRow> held_;
     std::int64_t input_tokens_ = 0;

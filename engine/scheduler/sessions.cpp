@@ -56,6 +56,9 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
     if (auto session = find(thread)) {
         co_return Opened{std::move(session), false};
     }
+    if (leaving_) {
+        co_return base::Error{base::ErrorCode::unavailable, "this engine leaves"};
+    }
     if (line.failed) {
         co_return *line.failed;
     }
@@ -74,6 +77,9 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
     auto session = std::make_shared<ThreadSession>(context_, std::move(*outcome));
     insert(thread, session);
     session->resume(std::move(unfinished));
+    if (leaving_) {
+        session->hand_over();
+    }
     co_return Opened{std::move(session), created};
 }
 
@@ -173,6 +179,17 @@ void ShardScheduler::Sessions::abandon_all() {
     }
     for (const auto& session : all) {
         session->lose(lost, false);
+    }
+}
+
+void ShardScheduler::Sessions::hand_over_all() {
+    leaving_ = true;
+    std::vector<SessionPtr> all;
+    for (const auto& [id, entry] : sessions_) {
+        all.push_back(entry.session);
+    }
+    for (const auto& session : all) {
+        session->hand_over();
     }
 }
 

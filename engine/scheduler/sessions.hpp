@@ -45,6 +45,7 @@ public:
     [[nodiscard]] std::size_t active_runs() const noexcept;
     void recover(base::ThreadId thread);
     void abandon_all();
+    void hand_over_all();
     [[nodiscard]] SessionContext& context() noexcept { return context_; }
 
 private:
@@ -83,6 +84,7 @@ private:
     std::deque<Ended> ended_;
     std::unordered_map<base::RunId, RunHandle> ended_by_id_;
     std::size_t ended_bytes_ = 0;
+    bool leaving_ = false;  ///< no thread is claimed any more
 };
 
 }  // namespace heddle::scheduler

@@ -40,6 +40,7 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
         run->row_ = std::move(row);
         run->epoch_ = epoch_;
         run->accepted_ = true;
+        run->resumed_ = true;
         runs_[run->row_.id] = run;
         if (!request) {
             give_up(run, std::move(request).error());
@@ -56,6 +57,9 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
 base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     if (lost_) {
         return *lost_;
+    }
+    if (handing_over_) {
+        return base::Error{base::ErrorCode::unavailable, "this engine leaves"};
     }
     const auto id = request.run_id;
     const auto actions = queue_.submit(id, request.strategy);
@@ -156,6 +160,27 @@ base::Task<base::Status> ThreadSession::remove() {
     co_return written;
 }
 
+void ThreadSession::hand_over() {
+    if (lost_ || handing_over_) {
+        return;
+    }
+    handing_over_ = true;
+    if (!queue_.executing()) {
+        release_thread();
+    }
+}
+
+void ThreadSession::release_thread() {
+    pending_.release = true;
+    write_soon([self = shared_from_this()](const base::Status& written) {
+        if (written) {
+            self->lose(
+                {base::ErrorCode::unavailable, "this engine leaves; its runs go on elsewhere"},
+                false);
+        }
+    });
+}
+
 void ThreadSession::lose(const base::Error& error, bool recover) {
     if (lost_) {
         return;
@@ -179,6 +204,9 @@ void ThreadSession::lose(const base::Error& error, bool recover) {
 void ThreadSession::carry_out(const Actions& actions) {
     for (const auto& action : actions) {
         if (const auto* to_start = std::get_if<StartRun>(&action)) {
+            if (handing_over_) {
+                continue;
+            }
             start(find_run(to_start->run));
         } else if (const auto* to_drop = std::get_if<DropRun>(&action)) {
             drop(find_run(to_drop->run));
@@ -197,7 +225,7 @@ void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
 void ThreadSession::start(const RunHandle& run) {
     ++run->row_.attempt;
     run->row_.status = storage::RunStatus::running;
-    set_run_status(*run, storage::RunStatus::running, {});
+    set_run_status(*run, storage::RunStatus::running, {}, run->row_.attempt);
     // Spawning posts: the execution gets to its first wait before the flush that was posted after
     // it, so a run that never waits is written with its acceptance in one commit.
     context_.shard.spawn(execute(run));
@@ -223,7 +251,7 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     graph::RunResult result;
     RunOutcome outcome;
     auto ready = co_await load_position(*run);
-    if (ready && !lost_ && run->row_.attempt > 1 && !run->request_.stream_modes.empty()) {
+    if (ready && !lost_ && run->resumed_ && !run->request_.stream_modes.empty()) {
         ready = co_await replay_log(*run);
     }
     if (lost_) {
@@ -234,6 +262,12 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         result = co_await graph::run_graph(*run->request_.assistant.graph, spec_of(*run),
                                            *position_, host);
         if (lost_) {
+            co_return;
+        }
+        if (host.has_stopped()) {
+            // Between two supersteps nothing is lost: the next start is no further attempt.
+            set_run_status(*run, storage::RunStatus::pending, {}, run->row_.attempt - 1);
+            release_thread();
             co_return;
         }
         host.hand_over_held_rows();
@@ -248,6 +282,9 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     auto actions = queue_.finished(run->row_.id);
     end_run(run, std::move(result), std::move(outcome));
     carry_out(actions);
+    if (handing_over_) {
+        release_thread();
+    }
 }
 
 base::Task<base::Status> ThreadSession::load_position(const Run& run) {
@@ -297,8 +334,10 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
         const EventId id{static_cast<std::uint64_t>(seq + 1), 0, number};
         run.log_.append({id, event.mode, std::move(event.data)});
     }
-    const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};
-    run.log_.append({id, std::nullopt, run_metadata(run.row_.id, run.row_.attempt)});
+    if (run.row_.attempt > 1) {
+        const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};
+        run.log_.append({id, std::nullopt, run_metadata(run.row_.id, run.row_.attempt)});
+    }
     co_return base::ok();
 }
 
@@ -325,7 +364,8 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
     outcome.error = result.error;
     outcome.interrupts = result.interrupts;
     const bool failed = result.status != storage::RunStatus::success;
-    set_run_status(*run, result.status, failed ? error_json(result.error) : std::string{});
+    set_run_status(*run, result.status, failed ? error_json(result.error) : std::string{},
+                   run->row_.attempt);
     if (run->request_.temporary_thread && queue_.is_idle()) {
         pending_.delete_thread = true;
     } else if (queue_.is_idle()) {
@@ -372,12 +412,15 @@ void ThreadSession::note_graph(const Run& run) {
     pending_.metadata = thread_.metadata;
 }
 
-void ThreadSession::set_run_status(const Run& run, storage::RunStatus status, std::string error) {
+void ThreadSession::set_run_status(const Run& run,
+                                   storage::RunStatus status,
+                                   std::string error,
+                                   std::int32_t attempt) {
     const auto same = [&](const auto& each) { return each.id == run.row_.id; };
     const auto fresh = std::find_if(pending_.new_runs.begin(), pending_.new_runs.end(), same);
     if (fresh != pending_.new_runs.end()) {
         fresh->status = status;
-        fresh->attempt = run.row_.attempt;
+        fresh->attempt = attempt;
         fresh->updated_at_us = base::unix_microseconds();
         fresh->error = std::move(error);
         return;
@@ -385,10 +428,10 @@ void ThreadSession::set_run_status(const Run& run, storage::RunStatus status, st
     const auto update =
         std::find_if(pending_.run_updates.begin(), pending_.run_updates.end(), same);
     if (update != pending_.run_updates.end()) {
-        *update = {run.row_.id, status, run.row_.attempt, std::move(error)};
+        *update = {run.row_.id, status, attempt, std::move(error)};
         return;
     }
-    pending_.run_updates.push_back({run.row_.id, status, run.row_.attempt, std::move(error)});
+    pending_.run_updates.push_back({run.row_.id, status, attempt, std::move(error)});
 }
 
 }  // namespace heddle::scheduler

@@ -61,6 +61,9 @@ public:
     base::Task<base::Status> remove_run(base::RunId run);
     /// Cancels everything, waits until it has stopped, deletes the thread.
     base::Task<base::Status> remove();
+    /// This engine leaves: the executing run stops after its superstep, nothing is started any
+    /// more, and then the thread is free for the next engine, which goes on with its runs.
+    void hand_over();
     /// Writes nothing from now on and fails what waits. @param recover  see SessionContext::forget
     void lose(const base::Error& error, bool recover);
 
@@ -79,9 +82,14 @@ private:
     void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
     void settle(const RunHandle& run, RunOutcome outcome);
     void give_up(const RunHandle& run, base::Error error);
+    /// Nothing executes any more: gives the thread up with the last write.
+    void release_thread();
     void count_runs(std::int64_t running, std::int64_t waiting);
     void note_graph(const Run& run);
-    void set_run_status(const Run& run, storage::RunStatus status, std::string error);
+    void set_run_status(const Run& run,
+                        storage::RunStatus status,
+                        std::string error,
+                        std::int32_t attempt);
 
     void write_soon(Written done);
     base::Task<base::Status> write_now();
@@ -97,6 +105,7 @@ private:
     ThreadQueue queue_;
     std::unordered_map<base::RunId, RunHandle> runs_;  ///< waiting and executing
     std::optional<base::Error> lost_;
+    bool handing_over_ = false;
     base::Signal idle_changed_;
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges
     std::int64_t counted_waiting_ = 0;

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from api_client import connect, eventually, human, run_of, text_of
-from clusters import run, slow_cluster
+from clusters import STEPS, run, slow_cluster
 
 WORDS = 30
 GAP_SECONDS = 4.5  # lease, detection and the sweep; not a bound of the takeover's speed
@@ -195,4 +195,49 @@ def test_a_repeat_with_the_same_key_gets_the_run_that_there_was(cluster):
                 "messages": [human("something else")]}}, headers=headers, want=422)
             assert other.json["code"] == "idempotency_mismatch"
             assert len((await api.get(f"/threads/{thread}/runs")).json) == 2
+    run(body(), seconds=90)
+
+
+STREAMS = 60
+
+
+def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
+    """SIGTERM: every response goes on, no superstep is done twice, the process ends in time."""
+    async def body():
+        async with connect(cluster.url) as api:
+            threads = await asyncio.gather(*[api.new_thread() for _ in range(2 * STREAMS)])
+            answered = asyncio.gather(
+                *[api.stream("POST", f"/threads/{thread}/runs/stream",
+                             run_of("steps", "go", stream_mode=["updates", "values"]))
+                  for thread in threads[:STREAMS]],
+                *[api.post(f"/threads/{thread}/runs/wait", run_of("steps", "go"))
+                  for thread in threads[STREAMS:]])
+
+            async def all_run():
+                return sum(engine.metrics()["heddle_scheduler_runs_running"]
+                           for engine in cluster.engines) == 2 * STREAMS
+            await eventually(all_run, "all runs execute")
+            leaving = cluster.engines[0]
+            asked = time.monotonic()
+            os.kill(leaving.pid, signal.SIGTERM)
+
+            async def gone():
+                return leaving.process.poll() is not None
+            await eventually(gone, "it ends", 5)
+            print(f"gone after {time.monotonic() - asked:.2f} s")
+            received = await answered
+            for events in received[:STREAMS]:
+                ids = [int(event.id) for event in events]
+                assert ids == sorted(set(ids))
+                assert [event.name for event in events].count("metadata") == 1, "no further attempt"
+                steps = [name for event in events if event.name == "updates" for name in event.data]
+                assert steps == [f"step{number}" for number in range(1, STEPS + 1)]
+                values = [event.data for event in events if event.name == "values"]
+                assert [len(one["messages"]) for one in values] == list(range(1, STEPS + 2))
+            for answer in received[STREAMS:]:
+                assert len(answer.json["messages"]) == STEPS + 1
+            for engine in cluster.engines[1:]:
+                assert engine.metrics()["heddle_scheduler_runs_failed_total"] == 0
+            assert leaving.process.returncode == 0
+            leaving.start()
     run(body(), seconds=90)

@@ -30,6 +30,20 @@ edges:
   - {{from: assistant, to: END}}
 """
 
+STEPS = 5
+STEP_AGENT = """\
+agent: steps
+description: {count} calls of a model, one after another.
+models:
+  main: {{provider: openai, model: "slow-{milliseconds}"}}
+state:
+  messages: {{reducer: add_messages}}
+nodes:
+{nodes}
+edges:
+{edges}
+"""
+
 
 def run(body, seconds=180.0):
     """Runs a test's coroutine with a deadline over all of it."""
@@ -52,10 +66,21 @@ def write_agent(folder, name, model):
     (folder / name / "agent.yaml").write_text(MODEL_AGENT.format(name=name, model=model))
 
 
+def write_step_agent(folder, milliseconds):
+    names = [f"step{number}" for number in range(1, STEPS + 1)]
+    nodes = "\n".join(f"  {name}: {{kind: model, model: main}}" for name in names)
+    edges = "\n".join(f"  - {{from: {left}, to: {right}}}"
+                      for left, right in zip(["START", *names], [*names, "END"]))
+    (folder / "steps").mkdir()
+    (folder / "steps" / "agent.yaml").write_text(STEP_AGENT.format(
+        count=STEPS, milliseconds=milliseconds, nodes=nodes, edges=edges))
+
+
 @contextlib.contextmanager
 def slow_cluster(folder, *, latency, nginx_server="", **options):
     """echo, chain5 and agents of one model call each: `slow` takes `latency` seconds, `wordy` too
-    and says thirty words meanwhile, `quick` takes 0.05 s, `sluggish` 3.5 s, `long` a minute."""
+    and says thirty words meanwhile, `quick` takes 0.05 s, `sluggish` 3.5 s, `long` a minute;
+    `steps` makes five calls of 0.3 s."""
     agents = folder / "agents"
     agents.mkdir()
     for name in ("echo", "chain5"):
@@ -65,6 +90,7 @@ def slow_cluster(folder, *, latency, nginx_server="", **options):
                         ("wordy", f"slow-{milliseconds} words-30"),
                         ("sluggish", "slow-3500"), ("long", "slow-60000 words-600")):
         write_agent(agents, name, model)
+    write_step_agent(agents, 300)
     model = ModelServer(folder)
     model.start()
     with Cluster(folder, agents=agents, model=model, nginx_server=ROOMY_SERVER + nginx_server,

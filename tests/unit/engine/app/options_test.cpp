@@ -46,7 +46,7 @@ TEST(Options, AreReadFromTheCommandLine) {
     EXPECT_EQ(options.listen, "ipc:///run/engine-7.sock");
     EXPECT_EQ(options.name, "engine-7") << "for want of a better one";
     EXPECT_EQ(options.shards, 2U);
-    EXPECT_EQ(options.drain_seconds, 5U);
+    EXPECT_EQ(options.drain_seconds, 3U);
 }
 
 TEST(Options, OfTheCommandLineWinOverTheFile) {

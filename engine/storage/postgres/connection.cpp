@@ -29,11 +29,17 @@ Fate fate_of(std::string_view state) {
     if (state_class == "40") {
         return Fate::retry;
     }
-    if (state_class == "53" || state_class == "57" || state_class == "58" || state == "25006" ||
-        state == "55P03") {
+    if (state == "55P03") {
+        return Fate::blocked;
+    }
+    if (state_class == "53" || state_class == "57" || state_class == "58" || state == "25006") {
         return Fate::unavailable;
     }
     return Fate::internal;
+}
+
+std::int64_t milliseconds(base::Duration duration) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
 }
 
 }  // namespace
@@ -68,6 +74,7 @@ base::Error error_of(Fate fate) {
             return Error{ErrorCode::invalid_argument,
                          "the database cannot store one of the values"};
         case Fate::retry:
+        case Fate::blocked:
         case Fate::unavailable:
             return Error{ErrorCode::unavailable, "the database cannot be used"};
         case Fate::timeout:
@@ -99,15 +106,15 @@ base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& en
 void Connection::set_up(Role role, std::int64_t name) {
     const Watchdog::Guard guard{*endpoint_.watchdog, session_->sock(),
                                 base::system_clock().now() + endpoint_.wait_max};
-    const auto timeout_ms =
-        std::chrono::duration_cast<std::chrono::milliseconds>(endpoint_.wait_max).count();
     // Plans must not depend on the statistics of an empty database, which is when they are made:
     // always by index and always in the order of the arrays, so that locks are taken in one order.
     std::string sql = fmt::format(
-        "SET client_encoding = 'UTF8'; SET statement_timeout = {}; SET jit = off;"
-        "SET bytea_output = 'hex'; SET default_transaction_isolation = 'read committed';"
-        "SET search_path = heddle; SET plan_cache_mode = force_generic_plan;",
-        timeout_ms);
+        "SET client_encoding = 'UTF8'; SET statement_timeout = {}; SET lock_timeout = {};"
+        "SET idle_in_transaction_session_timeout = {}; SET jit = off; SET bytea_output = 'hex';"
+        "SET default_transaction_isolation = 'read committed'; SET search_path = heddle;"
+        "SET plan_cache_mode = force_generic_plan;",
+        milliseconds(endpoint_.wait_max), milliseconds(endpoint_.lock_wait_max),
+        milliseconds(endpoint_.lock_wait_max));
     if (role == Role::writer) {
         sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
     }
@@ -144,7 +151,8 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
         return executed;
     } catch (const pqxx::sql_error& error) {
         executed.fate = fate_of(error.sqlstate());
-        const bool is_expected = executed.fate == Fate::conflict || executed.fate == Fate::retry;
+        const bool is_expected = executed.fate == Fate::conflict || executed.fate == Fate::retry ||
+                                 executed.fate == Fate::blocked;
         observe::log(is_expected ? observe::LogLevel::debug : observe::LogLevel::warn, "postgres",
                      "{}: {} ({})", what, error.what(), error.sqlstate());
     } catch (const pqxx::transaction_rollback& error) {
@@ -182,6 +190,17 @@ Executed Connection::execute_text(const std::string& sql,
         return transaction.exec_params(sql,
                                        pqxx::prepare::make_dynamic_params(parameters.values()));
     });
+}
+
+Executed Connection::evict(base::Instant deadline) {
+    auto executed =
+        execute(kEvict, Parameters{}.add(milliseconds(endpoint_.lock_wait_max)), deadline);
+    if (!executed.rows.empty()) {
+        observe::log(observe::LogLevel::warn, "postgres",
+                     "{} session(s) of stopped engines kept rows locked: ended",
+                     executed.rows.size());
+    }
+    return executed;
 }
 
 }  // namespace heddle::storage::postgres

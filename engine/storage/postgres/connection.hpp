@@ -22,6 +22,7 @@ enum class Fate : std::uint8_t {
     conflict,  ///< a unique key is taken
     bad_data,  ///< the server cannot store one of the values
     retry,     ///< deadlock or serialisation failure: the same may succeed
+    blocked,   ///< a lock was not given within lock_wait_max: the same may succeed
     timeout,
     unavailable,  ///< out of space, read-only, shutting down
     internal,
@@ -44,7 +45,8 @@ enum class Role : std::uint8_t {
 struct Endpoint {
     std::string url;
     base::Duration wait_max{};
-    Watchdog* watchdog = nullptr;  ///< must outlive the connections
+    base::Duration lock_wait_max{};  ///< nobody may keep a row from others for longer, see evict()
+    Watchdog* watchdog = nullptr;    ///< must outlive the connections
 };
 
 /// The URL with what it does not say itself: a server that is not there must be noticed in time.
@@ -70,6 +72,10 @@ public:
     Executed execute_text(const std::string& sql,
                           const Parameters& parameters,
                           base::Instant deadline);
+    /// Ends sessions that changed threads in a transaction and have waited for their client with it
+    /// for longer than lock_wait_max: the client is an engine that was stopped in the middle of a
+    /// batch, and its row locks would keep its threads from everybody else.
+    Executed evict(base::Instant deadline);
 
 private:
     Connection(std::unique_ptr<pqxx::connection> session, const Endpoint& endpoint)

@@ -76,7 +76,11 @@ constexpr std::array<const char*, 1> kMigrations{kVersion1};
 constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
 
 void migrate_in(pqxx::work& transaction) {
-    transaction.exec("SELECT pg_advisory_xact_lock(" + std::to_string(kLock) + ")");
+    // An engine that is stopped here must not keep the others from starting.
+    transaction.exec(
+        "SET LOCAL idle_in_transaction_session_timeout = '2s';"
+        "SELECT pg_advisory_xact_lock(" +
+        std::to_string(kLock) + ")");
     transaction.exec(
         "CREATE SCHEMA IF NOT EXISTS heddle; SET LOCAL search_path = heddle;"
         "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)");

@@ -1,5 +1,6 @@
 #include "engine/storage/postgres/postgres_store.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <utility>
@@ -20,6 +21,13 @@ using postgres::Connection;
 
 constexpr std::size_t kReaders = 4;
 constexpr std::size_t kWriters = 2;
+
+// Half a lease: an engine that waits for the rows of a dead one has them soon after they are free
+// to take, and no batch that still moves takes that long.
+base::Duration lock_wait_max(const StoreLimits& limits) {
+    return std::clamp<base::Duration>(limits.lease / 2, std::chrono::milliseconds{250},
+                                      std::chrono::seconds{5});
+}
 
 class PostgresStore final : public Store {
 public:
@@ -250,7 +258,8 @@ base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
                                                          const StoreLimits& limits,
                                                          observe::Metrics& metrics) {
     auto watchdog = std::make_unique<postgres::Watchdog>();
-    const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, watchdog.get()};
+    const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, lock_wait_max(limits),
+                                      watchdog.get()};
     if (auto migrated = postgres::migrate(endpoint); !migrated) {
         return std::move(migrated).error();
     }

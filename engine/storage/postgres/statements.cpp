@@ -104,9 +104,21 @@ constexpr const char* kOwnersSql =
     "ON e.engine_id = t.owner AND e.heartbeat_at >= " HEDDLE_PG_NOW
     " - $2::int8 WHERE t.thread_id = ANY ($1::uuid[])";
 
+// Not only "idle in transaction", which the server can end by itself: a client may also be stopped
+// after it asked for the statement and before it asked for the commit that libpq sends behind it,
+// or while the server writes it an answer that fills the socket.
+constexpr const char* kEvictSql =
+    "SELECT a.pid, pg_terminate_backend(a.pid) FROM pg_stat_activity a "
+    "WHERE a.datname = current_database() AND a.usename = current_user "
+    "AND a.pid <> pg_backend_pid() AND a.wait_event_type = 'Client' AND a.xact_start IS NOT NULL "
+    "AND a.xact_start < clock_timestamp() - $1::int8 * interval '1 millisecond' "
+    "AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'threads'::regclass "
+    "AND l.mode IN ('RowShareLock', 'RowExclusiveLock'))";
+
 constexpr const char* kRegisterSql =
-    "WITH purged AS (DELETE FROM engines WHERE heartbeat_at < " HEDDLE_PG_NOW
-    " - 3600000000 AND engine_id <> $1::uuid) "
+    "WITH purged AS (DELETE FROM engines WHERE engine_id IN (SELECT engine_id FROM engines "
+    "WHERE heartbeat_at < " HEDDLE_PG_NOW
+    " - 3600000000 AND engine_id <> $1::uuid FOR UPDATE SKIP LOCKED)) "
     "INSERT INTO engines (engine_id, endpoint, draining, heartbeat_at) "
     "VALUES ($1::uuid, $2::text, $3::bool, " HEDDLE_PG_NOW
     ") ON CONFLICT (engine_id) DO UPDATE SET endpoint = excluded.endpoint, "
@@ -173,6 +185,7 @@ void prepare_all(pqxx::connection& session) {
     session.prepare(kClaim, kClaimSql);
     session.prepare(kOpenRuns, kOpenRunsSql);
     session.prepare(kOwners, kOwnersSql);
+    session.prepare(kEvict, kEvictSql);
     session.prepare(kRegister, kRegisterSql);
     session.prepare(kHeartbeat, kHeartbeatSql);
     session.prepare(kHasEngine, kHasEngineSql);

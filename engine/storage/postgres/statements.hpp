@@ -14,6 +14,7 @@ inline constexpr const char* kNextKeys = "next_keys";
 inline constexpr const char* kClaim = "claim";
 inline constexpr const char* kOpenRuns = "open_runs";
 inline constexpr const char* kOwners = "owners";
+inline constexpr const char* kEvict = "evict";
 inline constexpr const char* kRegister = "register";
 inline constexpr const char* kHeartbeat = "heartbeat";
 inline constexpr const char* kHasEngine = "has_engine";

@@ -255,7 +255,9 @@ bool Writer::settle_once(Writes writes,
         case Fate::lost:
             return read_back(writes, stamp, deadline);
         case Fate::retry:
+        case Fate::blocked:
             if (base::system_clock().now() < deadline) {
+                let_through(executed.fate, deadline);
                 return false;
             }
             break;
@@ -264,6 +266,13 @@ bool Writer::settle_once(Writes writes,
     }
     set_all(writes, error_of(executed.fate));
     return true;
+}
+
+// Ends those who kept a row from us, if it was that.
+void Writer::let_through(Fate fate, base::Instant deadline) {
+    if (fate == Fate::blocked && connection_->is_usable()) {
+        (void)connection_->evict(deadline);
+    }
 }
 
 void Writer::mark_refused(Writes writes, const pqxx::result& refused) {

@@ -78,6 +78,7 @@ private:
                      const Executed& executed,
                      std::int64_t stamp,
                      base::Instant deadline);
+    void let_through(Fate fate, base::Instant deadline);
     void mark_refused(Writes writes, const pqxx::result& refused);
     bool read_back(Writes writes, std::int64_t stamp, base::Instant deadline);
     bool conclude(WriteOperation& operation,

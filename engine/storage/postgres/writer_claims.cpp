@@ -51,7 +51,9 @@ void Writer::claim(Claims claims, base::Instant deadline) {
         if (fate == Fate::done) {
             fate = find_owners(open, *connection, deadline);
         }
-        if (fate != Fate::done && fate != Fate::lost && fate != Fate::retry) {
+        let_through(fate, deadline);
+        if (fate != Fate::done && fate != Fate::lost && fate != Fate::retry &&
+            fate != Fate::blocked) {
             set_all(open, error_of(fate));
             return;
         }

@@ -6,10 +6,13 @@
 #include <fmt/format.h>
 
 #include "engine/observe/log.hpp"
-#include "engine/storage/postgres/statements.hpp"
 
 namespace heddle::storage::postgres {
 namespace {
+
+constexpr std::chrono::milliseconds kPauseMin{20};
+constexpr std::chrono::milliseconds kPauseMax{500};
+constexpr std::string_view kReadOnly = "25006";
 
 Fate fate_of(std::string_view state) {
     if (state == "23505") {
@@ -22,6 +25,9 @@ Fate fate_of(std::string_view state) {
     if (state == "57P01" || state == "57P02" || state == "57P03") {
         return Fate::lost;
     }
+    if (state == kReadOnly) {
+        return Fate::retry;
+    }
     const auto state_class = state.substr(0, 2);
     if (state_class == "22" || state_class == "23" || state_class == "54") {
         return Fate::bad_data;
@@ -32,7 +38,7 @@ Fate fate_of(std::string_view state) {
     if (state == "55P03") {
         return Fate::blocked;
     }
-    if (state_class == "53" || state_class == "57" || state_class == "58" || state == "25006") {
+    if (state_class == "53" || state_class == "57" || state_class == "58") {
         return Fate::unavailable;
     }
     return Fate::internal;
@@ -46,8 +52,6 @@ std::int64_t milliseconds(base::Duration duration) {
 
 std::string session_url(const Endpoint& endpoint) {
     auto url = endpoint.url;
-    const auto seconds = std::max<std::int64_t>(
-        2, std::chrono::duration_cast<std::chrono::seconds>(endpoint.wait_max).count() / 2);
     const auto add = [&url](std::string_view key, const std::string& value) {
         if (url.find(key) != std::string::npos) {
             return;
@@ -55,9 +59,16 @@ std::string session_url(const Endpoint& endpoint) {
         url += url.find('?') == std::string::npos ? '?' : '&';
         url.append(key).append("=").append(value);
     };
-    add("connect_timeout", std::to_string(seconds));
+    // libpq tries the hosts one after another: the first may be the primary that has just died.
+    const bool has_several_hosts = url.find(',') != std::string::npos;
+    constexpr std::int64_t kSecondsMin = 2;  // libpq grants no less
+    const auto seconds =
+        std::max(kSecondsMin, milliseconds(endpoint.wait_max) / (2 * std::milli::den));
+    add("connect_timeout", std::to_string(has_several_hosts ? kSecondsMin : seconds));
     add("tcp_user_timeout", std::to_string(seconds * 1000));
     add("keepalives_idle", "5");
+    add("target_session_attrs", "read-write");
+    add("client_encoding", "UTF8");
     add("application_name", "heddle");
     return url;
 }
@@ -87,12 +98,11 @@ base::Error error_of(Fate fate) {
 }
 
 base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& endpoint,
-                                                              Role role,
-                                                              std::int64_t name) try {
+                                                              Role role) try {
     auto session = std::make_unique<pqxx::connection>(session_url(endpoint));
     std::unique_ptr<Connection> connection{// NOLINT: private constructor
                                            new Connection{std::move(session), endpoint}};
-    connection->set_up(role, name);
+    connection->set_up(role);
     return connection;
 } catch (const std::exception& error) {
     std::string detail = error.what();
@@ -103,39 +113,41 @@ base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& en
     return base::Error{base::ErrorCode::unavailable, "the database cannot be reached"};
 }
 
-void Connection::set_up(Role role, std::int64_t name) {
+base::Result<std::unique_ptr<Connection>> Connection::connect_until(const Endpoint& endpoint,
+                                                                    Role role,
+                                                                    base::Instant deadline) {
+    base::Duration pause = kPauseMin;
+    for (;;) {
+        auto connected = connect(endpoint, role);
+        const auto left = deadline - base::system_clock().now();
+        if (connected || left <= base::Duration::zero() ||
+            !endpoint.patience->pause(std::min(left, pause))) {
+            return connected;
+        }
+        pause = std::min<base::Duration>(pause * 2, kPauseMax);
+    }
+}
+
+void Connection::set_up(Role role) {
     const Watchdog::Guard guard{*endpoint_.watchdog, session_->sock(),
                                 base::system_clock().now() + endpoint_.wait_max};
     // Plans must not depend on the statistics of an empty database, which is when they are made:
     // always by index and always in the order of the arrays, so that locks are taken in one order.
+    // What we report as done is on disk, whatever the server's default says.
     std::string sql = fmt::format(
-        "SET client_encoding = 'UTF8'; SET statement_timeout = {}; SET lock_timeout = {};"
-        "SET idle_in_transaction_session_timeout = {}; SET jit = off; SET bytea_output = 'hex';"
-        "SET default_transaction_isolation = 'read committed'; SET search_path = heddle;"
-        "SET plan_cache_mode = force_generic_plan;",
+        "SET statement_timeout = {}; SET lock_timeout = {};"
+        "SET idle_in_transaction_session_timeout = {}; SET jit = off;"
+        "SET default_transaction_isolation = 'read committed';"
+        "SET plan_cache_mode = force_generic_plan;"
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off';",
         milliseconds(endpoint_.wait_max), milliseconds(endpoint_.lock_wait_max),
         milliseconds(endpoint_.lock_wait_max));
     if (role == Role::writer) {
         sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
     }
-    if (role == Role::control) {
-        sql += "SET synchronous_commit = off;";
-    } else {
-        // What we report as done is on disk, whatever the server's default says.
-        sql +=
-            "SELECT set_config('synchronous_commit', 'on', false) "
-            "WHERE current_setting('synchronous_commit') = 'off';";
-    }
     pqxx::nontransaction transaction{*session_};
     transaction.exec(sql);
-    if (role == Role::writer) {
-        const auto session_name = fmt::format("heddle-writer-{:016x}", name);
-        transaction.exec(
-            fmt::format("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                        "WHERE application_name = '{0}' AND pid <> pg_backend_pid();"
-                        "SET application_name = '{0}'; SELECT pg_advisory_lock({1});",
-                        session_name, name));
-    }
     prepare_all(*session_);
 }
 
@@ -151,6 +163,7 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
         return executed;
     } catch (const pqxx::sql_error& error) {
         executed.fate = fate_of(error.sqlstate());
+        is_usable_ = is_usable_ && error.sqlstate() != kReadOnly;
         const bool is_expected = executed.fate == Fate::conflict || executed.fate == Fate::retry ||
                                  executed.fate == Fate::blocked;
         observe::log(is_expected ? observe::LogLevel::debug : observe::LogLevel::warn, "postgres",
@@ -174,11 +187,11 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
     return executed;
 }
 
-Executed Connection::execute(const char* statement,
+Executed Connection::execute(const Statement& statement,
                              const Parameters& parameters,
                              base::Instant deadline) {
-    return guarded(statement, deadline, [&](pqxx::nontransaction& transaction) {
-        return transaction.exec_prepared(statement,
+    return guarded(statement.name, deadline, [&](pqxx::nontransaction& transaction) {
+        return transaction.exec_prepared(statement.name,
                                          pqxx::prepare::make_dynamic_params(parameters.values()));
     });
 }

@@ -29,24 +29,44 @@ base::Duration lock_wait_max(const StoreLimits& limits) {
                                       std::chrono::seconds{5});
 }
 
+// A heartbeat that takes longer than a lease is of no use, and the next one must not wait for it.
+StoreLimits control_limits(StoreLimits limits) {
+    limits.wait_max =
+        std::min(limits.wait_max, std::max<base::Duration>(limits.lease, std::chrono::seconds{1}));
+    return limits;
+}
+
+ReaderPool<Connection>::Open reader_of(const postgres::Endpoint& endpoint) {
+    return [endpoint](base::Instant deadline) {
+        return Connection::connect_until(endpoint, postgres::Role::reader, deadline);
+    };
+}
+
+// What every connection waits with.
+struct Waiting {
+    postgres::Watchdog watchdog;
+    postgres::Patience patience;
+};
+
 class PostgresStore final : public Store {
 public:
-    PostgresStore(std::unique_ptr<postgres::Watchdog> watchdog,
+    PostgresStore(std::unique_ptr<Waiting> waiting,
                   const postgres::Endpoint& endpoint,
                   const StoreLimits& limits,
                   observe::Metrics& metrics)
         : limits_{limits},
-          watchdog_{std::move(watchdog)},
-          readers_{kReaders, limits,
-                   [endpoint] { return Connection::connect(endpoint, postgres::Role::reader, 0); }},
-          control_{
-              1, limits,
-              [endpoint] { return Connection::connect(endpoint, postgres::Role::control, 0); }},
-          claimer_{endpoint, limits, metrics} {
+          waiting_{std::move(waiting)},
+          readers_{kReaders, limits, reader_of(endpoint)},
+          control_{1, control_limits(limits), reader_of(endpoint)},
+          claimer_{endpoint, limits, metrics, numbers_} {
         for (std::size_t i = 0; i < kWriters; ++i) {
-            writers_.push_back(std::make_unique<postgres::Writer>(endpoint, limits, metrics));
+            writers_.push_back(
+                std::make_unique<postgres::Writer>(endpoint, limits, metrics, numbers_));
         }
     }
+    ~PostgresStore() override { waiting_->patience.end(); }
+    PostgresStore(const PostgresStore&) = delete;
+    PostgresStore& operator=(const PostgresStore&) = delete;
 
     [[nodiscard]] std::string_view name() const noexcept override { return "postgres"; }
 
@@ -223,7 +243,7 @@ private:
     }
     template <class T, class Body>
     void run(Pool& pool, Completion<Result<T>> done, Body body) {
-        const auto deadline = base::system_clock().now() + limits_.wait_max;
+        const auto deadline = base::system_clock().now() + pool.wait_max();
         pool.submit([done = std::move(done), body = std::move(body),
                      deadline](base::Result<Connection*> connection) mutable {
             if (!connection) {
@@ -242,7 +262,8 @@ private:
     const StoreLimits limits_;
     mutable std::mutex mutex_;
     EngineId engine_;  // guarded by mutex_
-    std::unique_ptr<postgres::Watchdog> watchdog_;
+    std::unique_ptr<Waiting> waiting_;
+    postgres::BatchNumbers numbers_{base::unix_microseconds()};
     Pool readers_;
     Pool control_;
     postgres::PendingWrites pending_;  // outlives the writers, which complete into it
@@ -257,14 +278,14 @@ private:
 base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
                                                          const StoreLimits& limits,
                                                          observe::Metrics& metrics) {
-    auto watchdog = std::make_unique<postgres::Watchdog>();
+    auto waiting = std::make_unique<Waiting>();
     const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, lock_wait_max(limits),
-                                      watchdog.get()};
+                                      &waiting->watchdog, &waiting->patience};
     if (auto migrated = postgres::migrate(endpoint); !migrated) {
         return std::move(migrated).error();
     }
     std::unique_ptr<Store> store =
-        std::make_unique<PostgresStore>(std::move(watchdog), endpoint, limits, metrics);
+        std::make_unique<PostgresStore>(std::move(waiting), endpoint, limits, metrics);
     return store;
 }
 

@@ -16,7 +16,7 @@ using Pool = ReaderPool<FakeConnection>;
 using Given = base::Result<FakeConnection*>;
 
 Pool::Open counting(std::atomic<int>& opened) {
-    return [&opened]() -> base::Result<std::unique_ptr<FakeConnection>> {
+    return [&opened](base::Instant) -> base::Result<std::unique_ptr<FakeConnection>> {
         opened += 1;
         return std::make_unique<FakeConnection>();
     };
@@ -54,7 +54,7 @@ TEST(ReaderPool, AJobWhoseConnectionBrokeIsCalledAgainWithAnother) {
 }
 
 TEST(ReaderPool, TellsWhyThereIsNoConnection) {
-    Pool pool{1, StoreLimits{}, []() -> base::Result<std::unique_ptr<FakeConnection>> {
+    Pool pool{1, StoreLimits{}, [](base::Instant) -> base::Result<std::unique_ptr<FakeConnection>> {
                   return base::Error{base::ErrorCode::unavailable, "down"};
               }};
     std::promise<base::ErrorCode> promise;

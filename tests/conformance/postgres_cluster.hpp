@@ -22,6 +22,7 @@ public:
     /// @return the URL of a new, empty database
     std::string create_database();
     [[nodiscard]] std::string url(const std::string& database) const;
+    [[nodiscard]] std::string socket() const { return folder_.path() + "/.s.PGSQL.5432"; }
     /// Runs SQL by psql as superuser. @return its output, without the last newline
     std::string run_sql(const std::string& database, const std::string& sql) const;
     /// SIGSTOP and SIGCONT for every process of the server, one session's or all.

@@ -39,6 +39,9 @@ protected:
     void produce(Engine& engine, Producer& producer, const std::atomic<bool>& is_over) {
         auto claimed = engine.claim(producer.thread);
         while (!is_over) {
+            if (producer.next % 16 == 15) {
+                claimed = engine.claim(producer.thread);
+            }
             auto write = make_write(claimed);
             write.journal = {make_row(producer.next)};
             write.new_runs = {make_run(producer.thread)};
@@ -63,6 +66,20 @@ protected:
             }
         }
     }
+    // Reads and heartbeats meanwhile. Reads wait until the server is back and then succeed, as does
+    // the last heartbeat; one before may find its lease over, and waits no longer than a lease.
+    static void look_on(Engine& engine,
+                        const base::ThreadId& thread,
+                        const std::atomic<bool>& is_over) {
+        while (!is_over) {
+            const auto row = engine.thread(thread);
+            EXPECT_TRUE(row || row.error().code == ErrorCode::not_found) << row.error().message;
+            const auto status = engine.heartbeat();
+            EXPECT_TRUE(status || status.error().code == ErrorCode::stale_epoch ||
+                        status.error().code == ErrorCode::unavailable)
+                << status.error().message;
+        }
+    }
     template <class Disturb>
     void run_under_load(int producers, Disturb disturb) {
         auto engine = open_engine();
@@ -73,11 +90,14 @@ protected:
         for (auto& one : all) {
             os_threads.emplace_back([&] { produce(*engine, one, is_over); });
         }
+        os_threads.emplace_back([&] { look_on(*engine, all.front().thread, is_over); });
         disturb();
         is_over = true;
         for (auto& os_thread : os_threads) {
             os_thread.join();
         }
+        const auto status = engine->heartbeat();
+        EXPECT_TRUE(status || status.error().code == ErrorCode::stale_epoch);
         storage::Seq rows = 0;
         int in_doubt = 0;
         for (const auto& one : all) {

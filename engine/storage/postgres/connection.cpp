@@ -171,9 +171,9 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
     } catch (const pqxx::transaction_rollback& error) {
         executed.fate = Fate::retry;
         observe::log(observe::LogLevel::info, "postgres", "{}: {}", what, error.what());
-    } catch (const pqxx::broken_connection& error) {
+    } catch (const pqxx::broken_connection&) {
         executed.fate = Fate::lost;
-        observe::log(observe::LogLevel::warn, "postgres", "{}: {}", what, error.what());
+        observe::log(observe::LogLevel::warn, "postgres", "{}: the connection was lost", what);
     } catch (const std::exception& error) {
         executed.fate = Fate::internal;
         observe::log(observe::LogLevel::error, "postgres", "{}: {}", what, error.what());

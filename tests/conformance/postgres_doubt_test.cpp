@@ -1,5 +1,6 @@
 #include "engine/storage/postgres/postgres_store.hpp"
 #include "tests/conformance/fixture.hpp"
+#include "tests/conformance/pgbouncer.hpp"
 #include "tests/conformance/postgres_cluster.hpp"
 #include "tests/conformance/proxy.hpp"
 
@@ -10,7 +11,10 @@ namespace {
 
 constexpr const char* kMarker = "here-it-breaks";
 
-class PostgresInDoubt : public testing::TestWithParam<Proxy::Fault> {
+using Fault = Proxy::Fault;
+
+// How the connection breaks, and whether a pooler stands behind it.
+class PostgresInDoubt : public testing::TestWithParam<std::tuple<Fault, bool>> {
 protected:
     std::unique_ptr<Engine> open_engine() {
         const auto database = direct_.substr(0, direct_.find('?'));
@@ -24,7 +28,7 @@ protected:
     }
     void deliver() {
         EXPECT_TRUE(proxy_.has_bitten());
-        if (GetParam() == Proxy::Fault::delay_request) {
+        if (std::get<0>(GetParam()) == Fault::delay_request) {
             proxy_.deliver();
         }
     }
@@ -42,7 +46,8 @@ protected:
     }
 
     std::string direct_ = PostgresCluster::instance().create_database();
-    Proxy proxy_{PostgresCluster::instance().socket()};
+    Proxy proxy_{std::get<1>(GetParam()) ? Pgbouncer::instance().socket()
+                                         : PostgresCluster::instance().socket()};
     observe::Metrics metrics_;
     storage::StoreLimits limits_;
 };
@@ -52,7 +57,7 @@ TEST_P(PostgresInDoubt, ABatchIsStoredOnce) {
     const auto claimed = engine->claim(new_thread_id());
     const auto other = engine->claim(new_thread_id());
     ASSERT_TRUE(engine->write(make_write(other)));
-    proxy_.arm(GetParam(), kMarker);
+    proxy_.arm(std::get<0>(GetParam()), kMarker);
     auto write = make_marked(claimed);
     write.journal = {make_row(0)};
     write.new_runs = {make_run(claimed.thread.id)};
@@ -69,7 +74,7 @@ TEST_P(PostgresInDoubt, ABatchIsStoredOnce) {
 TEST_P(PostgresInDoubt, ABatchThatComesLateUndoesNothing) {
     auto engine = open_engine();
     const auto claimed = engine->claim(new_thread_id());
-    proxy_.arm(GetParam(), kMarker);
+    proxy_.arm(std::get<0>(GetParam()), kMarker);
     ASSERT_TRUE(engine->write(make_marked(claimed)));
     auto next = make_write(claimed);
     next.metadata = "{}";
@@ -84,7 +89,7 @@ TEST_P(PostgresInDoubt, ABatchThatComesLateUndoesNothing) {
 TEST_P(PostgresInDoubt, AReleaseIsDoneOnce) {
     auto engine = open_engine();
     const auto claimed = engine->claim(new_thread_id());
-    proxy_.arm(GetParam(), kMarker);
+    proxy_.arm(std::get<0>(GetParam()), kMarker);
     auto write = make_marked(claimed);
     write.release = true;
     const auto status = engine->write(std::move(write));
@@ -99,7 +104,7 @@ TEST_P(PostgresInDoubt, ADeletionIsDoneOnce) {
     const auto claimed = engine->claim(new_thread_id());
     auto write = make_write(claimed);
     write.delete_thread = true;
-    proxy_.arm(GetParam(), engine_bytes(*engine));
+    proxy_.arm(std::get<0>(GetParam()), engine_bytes(*engine));
     const auto status = engine->write(std::move(write));
     EXPECT_TRUE(status) << status.error().message;
     deliver();
@@ -108,7 +113,7 @@ TEST_P(PostgresInDoubt, ADeletionIsDoneOnce) {
 
 TEST_P(PostgresInDoubt, AClaimHoldsWhateverComesLate) {
     auto engine = open_engine();
-    proxy_.arm(GetParam(), kMarker);
+    proxy_.arm(std::get<0>(GetParam()), kMarker);
     const auto claimed =
         engine->claim(new_thread_id(), std::string{R"({"who":")"} + kMarker + "\"}");
     EXPECT_TRUE(engine->write(make_write(claimed)));
@@ -121,7 +126,7 @@ TEST_P(PostgresInDoubt, AClaimHoldsWhateverComesLate) {
 TEST_P(PostgresInDoubt, AHeartbeatIsGiven) {
     auto engine = open_engine();
     ASSERT_TRUE(engine->heartbeat());
-    proxy_.arm(GetParam(), engine_bytes(*engine));
+    proxy_.arm(std::get<0>(GetParam()), engine_bytes(*engine));
     EXPECT_TRUE(engine->heartbeat());
     deliver();
     EXPECT_EQ(engine->engines().size(), 1U);
@@ -129,23 +134,24 @@ TEST_P(PostgresInDoubt, AHeartbeatIsGiven) {
     EXPECT_TRUE(engine->engines().empty());
 }
 
-std::string name_of(const testing::TestParamInfo<Proxy::Fault>& test) {
-    switch (test.param) {
-        case Proxy::Fault::lose_request:
-            return "lose_request";
-        case Proxy::Fault::lose_answer:
-            return "lose_answer";
+std::string name_of(const testing::TestParamInfo<std::tuple<Fault, bool>>& test) {
+    const std::string where = std::get<1>(test.param) ? "pooled_" : "direct_";
+    switch (std::get<0>(test.param)) {
+        case Fault::lose_request:
+            return where + "lose_request";
+        case Fault::lose_answer:
+            return where + "lose_answer";
         default:
-            return "delay_request";
+            return where + "delay_request";
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Faults,
-                         PostgresInDoubt,
-                         testing::Values(Proxy::Fault::lose_request,
-                                         Proxy::Fault::lose_answer,
-                                         Proxy::Fault::delay_request),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    Faults,
+    PostgresInDoubt,
+    testing::Combine(testing::Values(Fault::lose_request, Fault::lose_answer, Fault::delay_request),
+                     testing::Bool()),
+    name_of);
 
 }  // namespace
 }  // namespace heddle::conformance

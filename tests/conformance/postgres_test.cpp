@@ -4,6 +4,7 @@
 
 #include "engine/storage/postgres/postgres_store.hpp"
 #include "tests/conformance/fixture.hpp"
+#include "tests/conformance/pgbouncer.hpp"
 #include "tests/conformance/postgres_cluster.hpp"
 
 /// What happens to writes when sessions are cut, the server crashes or stops.
@@ -115,6 +116,15 @@ protected:
         RecordProperty("in_doubt", std::to_string(in_doubt));
     }
 
+    void cut_sessions() const {
+        for (int i = 0; i < 30; ++i) {
+            cluster_.run_sql("postgres",
+                             "SELECT pg_sleep(random() * 0.05); SELECT pg_terminate_backend(pid) "
+                             "FROM pg_stat_activity WHERE datname = '" +
+                                 database() + "'");
+        }
+    }
+
     PostgresCluster& cluster_ = PostgresCluster::instance();
     std::string url_ = cluster_.create_database();
     observe::Metrics metrics_;
@@ -122,14 +132,12 @@ protected:
 };
 
 TEST_F(PostgresFailures, SessionsCutUnderLoadLoseNothingThatWasAcknowledged) {
-    run_under_load(32, [this] {
-        for (int i = 0; i < 30; ++i) {
-            cluster_.run_sql("postgres",
-                             "SELECT pg_sleep(random() * 0.05); SELECT pg_terminate_backend(pid) "
-                             "FROM pg_stat_activity WHERE datname = '" +
-                                 database() + "'");
-        }
-    });
+    run_under_load(32, [this] { cut_sessions(); });
+}
+
+TEST_F(PostgresFailures, NorDoThoseOfAPooler) {
+    url_ = Pgbouncer::instance().through(url_);
+    run_under_load(32, [this] { cut_sessions(); });
 }
 
 TEST_F(PostgresFailures, ACrashedServerLosesNothingThatWasAcknowledged) {

@@ -29,6 +29,9 @@ Fate fate_of(std::string_view state) {
         return Fate::retry;
     }
     const auto state_class = state.substr(0, 2);
+    if (state_class == "08") {  // of a pooler that lost the server
+        return Fate::lost;
+    }
     if (state_class == "22" || state_class == "23" || state_class == "54") {
         return Fate::bad_data;
     }
@@ -46,6 +49,25 @@ Fate fate_of(std::string_view state) {
 
 std::int64_t milliseconds(base::Duration duration) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
+
+// Plans must not depend on the statistics of an empty database, which is when they are made: always
+// by index and always in the order of the arrays, so that locks are taken in one order. What we
+// report as done is on disk, whatever the server's default says.
+std::string session_settings(const Endpoint& endpoint, Role role) {
+    std::string sql = fmt::format(
+        "SET statement_timeout = {}; SET lock_timeout = {};"
+        "SET idle_in_transaction_session_timeout = {}; SET jit = off;"
+        "SET default_transaction_isolation = 'read committed';"
+        "SET plan_cache_mode = force_generic_plan;"
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off';",
+        milliseconds(endpoint.wait_max), milliseconds(endpoint.lock_wait_max),
+        milliseconds(endpoint.lock_wait_max));
+    if (role == Role::writer) {
+        sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
+    }
+    return sql;
 }
 
 }  // namespace
@@ -131,24 +153,21 @@ base::Result<std::unique_ptr<Connection>> Connection::connect_until(const Endpoi
 void Connection::set_up(Role role) {
     const Watchdog::Guard guard{*endpoint_.watchdog, session_->sock(),
                                 base::system_clock().now() + endpoint_.wait_max};
-    // Plans must not depend on the statistics of an empty database, which is when they are made:
-    // always by index and always in the order of the arrays, so that locks are taken in one order.
-    // What we report as done is on disk, whatever the server's default says.
-    std::string sql = fmt::format(
-        "SET statement_timeout = {}; SET lock_timeout = {};"
-        "SET idle_in_transaction_session_timeout = {}; SET jit = off;"
-        "SET default_transaction_isolation = 'read committed';"
-        "SET plan_cache_mode = force_generic_plan;"
-        "SELECT set_config('synchronous_commit', 'on', false) "
-        "WHERE current_setting('synchronous_commit') = 'off';",
-        milliseconds(endpoint_.wait_max), milliseconds(endpoint_.lock_wait_max),
-        milliseconds(endpoint_.lock_wait_max));
-    if (role == Role::writer) {
-        sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
-    }
     pqxx::nontransaction transaction{*session_};
-    transaction.exec(sql);
-    prepare_all(*session_);
+    const auto row = transaction.exec1(
+        "SELECT pg_backend_pid(), current_setting('synchronous_commit') <> 'off' "
+        "AND current_setting('default_transaction_isolation') = 'read committed'");
+    // A pooler makes up a key to cancel by, since the session behind it changes: none of it is ours
+    // then, so nothing can be set or prepared in it, and it must be right as it is.
+    is_pooled_ = row[0].as<int>() != session_->backendpid();
+    if (!is_pooled_) {
+        transaction.exec(session_settings(endpoint_, role));
+        prepare_all(*session_);
+    } else if (!row[1].as<bool>()) {
+        throw std::runtime_error{
+            "through a pooler the role itself needs synchronous_commit = on and "
+            "default_transaction_isolation = 'read committed' (ALTER ROLE ... SET)"};
+    }
 }
 
 template <class Body>
@@ -191,6 +210,10 @@ Executed Connection::execute(const Statement& statement,
                              const Parameters& parameters,
                              base::Instant deadline) {
     return guarded(statement.name, deadline, [&](pqxx::nontransaction& transaction) {
+        if (is_pooled_) {
+            return transaction.exec_params(statement.sql,
+                                           pqxx::prepare::make_dynamic_params(parameters.values()));
+        }
         return transaction.exec_prepared(statement.name,
                                          pqxx::prepare::make_dynamic_params(parameters.values()));
     });

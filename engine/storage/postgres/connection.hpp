@@ -66,6 +66,9 @@ public:
                                                                    Role role,
                                                                    base::Instant deadline);
 
+    /// Whether a pooler stands in between (pgbouncer and its like), which gives each transaction
+    /// another session: statements are sent as text then, not prepared.
+    [[nodiscard]] bool is_pooled() const noexcept { return is_pooled_; }
     [[nodiscard]] bool is_usable() const noexcept { return is_usable_; }
 
     /// @param deadline  past it the connection is given up; at least a second is granted
@@ -91,6 +94,7 @@ private:
     std::unique_ptr<pqxx::connection> session_;
     Endpoint endpoint_;
     bool is_usable_ = true;
+    bool is_pooled_ = false;
 };
 
 }  // namespace heddle::storage::postgres

@@ -191,6 +191,13 @@ TEST_F(PostgresFailures, EnginesThatStartTogetherMigrateOnce) {
     EXPECT_EQ(cluster_.run_sql(database(), "SELECT version FROM heddle.schema_version"), "2");
 }
 
+TEST_F(PostgresFailures, APoolerWhoseSessionsAcknowledgeTooEarlyIsRefused) {
+    cluster_.run_sql("postgres", "ALTER DATABASE " + database() + " SET synchronous_commit = off");
+    EXPECT_TRUE(storage::open_postgres_store(url_, limits_, metrics_)) << "set in each session";
+    const auto pooled = Pgbouncer::instance().through(url_);
+    EXPECT_FALSE(storage::open_postgres_store(pooled, limits_, metrics_));
+}
+
 TEST_F(PostgresFailures, ANewerSchemaIsRefused) {
     open_engine().reset();
     cluster_.run_sql(database(), "UPDATE heddle.schema_version SET version = 99");

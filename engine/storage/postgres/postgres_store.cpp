@@ -10,6 +10,7 @@
 #include "engine/storage/postgres/migrations.hpp"
 #include "engine/storage/postgres/pending_writes.hpp"
 #include "engine/storage/postgres/queries.hpp"
+#include "engine/storage/postgres/server_settings.hpp"
 #include "engine/storage/postgres/writer.hpp"
 #include "engine/storage/reader_pool.hpp"
 
@@ -283,6 +284,9 @@ base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
                                       &waiting->watchdog, &waiting->patience};
     if (auto migrated = postgres::migrate(endpoint); !migrated) {
         return std::move(migrated).error();
+    }
+    if (auto inspected = postgres::inspect_server(endpoint); !inspected) {
+        return std::move(inspected).error();
     }
     std::unique_ptr<Store> store =
         std::make_unique<PostgresStore>(std::move(waiting), endpoint, limits, metrics);

@@ -47,8 +47,9 @@ const Statement kWrite{"write",
     "WHERE " HEDDLE_PG_IN_OK("i.key") "), "
 
     "u AS (UPDATE heddle.runs r SET status = i.status, is_open = i.status < 2, "
-    "attempt = i.attempt, error = i.error, updated_at = $2 FROM unnest($32::int8[], $33::uuid[], $34::int2[], "
-    "$35::int4[], $36::text[]) AS i (key, run_id, status, attempt, error) "
+    "attempt = i.attempt, error = i.error, updated_at = $2 "
+    "FROM unnest($32::int8[], $33::uuid[], $34::int2[], $35::int4[], $36::text[]) "
+    "AS i (key, run_id, status, attempt, error) "
     "WHERE r.thread_key = i.key AND r.run_id = i.run_id AND " HEDDLE_PG_IN_OK("i.key") "), "
 
     "d AS (DELETE FROM heddle.runs r USING unnest($37::int8[], $38::uuid[]) AS i (key, run_id) "

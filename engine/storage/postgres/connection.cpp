@@ -82,7 +82,9 @@ std::string session_url(const Endpoint& endpoint) {
         url.append(key).append("=").append(value);
     };
     // libpq tries the hosts one after another: the first may be the primary that has just died.
-    const bool has_several_hosts = url.find(',') != std::string::npos;
+    const bool has_several_hosts = url.find(',') != std::string::npos ||
+                                   url.find("%2C") != std::string::npos ||
+                                   url.find("%2c") != std::string::npos;
     constexpr std::int64_t kSecondsMin = 2;  // libpq grants no less
     const auto seconds =
         std::max(kSecondsMin, milliseconds(endpoint.wait_max) / (2 * std::milli::den));

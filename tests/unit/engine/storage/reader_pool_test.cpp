@@ -65,6 +65,21 @@ TEST(ReaderPool, TellsWhyThereIsNoConnection) {
     EXPECT_EQ(promise.get_future().get(), base::ErrorCode::unavailable);
 }
 
+TEST(ReaderPool, AConnectionIsOpenedWithinTheDeadlineOfItsJob) {
+    std::promise<base::Duration> granted;
+    StoreLimits limits;
+    limits.wait_max = std::chrono::seconds{3};
+    Pool pool{1, limits,
+              [&](base::Instant deadline) -> base::Result<std::unique_ptr<FakeConnection>> {
+                  granted.set_value(deadline - base::system_clock().now());
+                  return std::make_unique<FakeConnection>();
+              }};
+    pool.submit([](Given) { return true; });
+    const auto found = granted.get_future().get();
+    EXPECT_LE(found, limits.wait_max);
+    EXPECT_GT(found, limits.wait_max / 2);
+}
+
 TEST(ReaderPool, RefusesPastItsBoundAndAnswersWhatWaitsWhenItEnds) {
     std::atomic<int> opened{0};
     StoreLimits limits;

@@ -1,5 +1,7 @@
 #!/bin/sh
 # Tells what is missing or wrong on this machine, and the command that mends it. Changes nothing.
+#
+#   doctor.sh [--store URL] [--state DIR]    and about the Postgres that is named, or in use there
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -115,6 +117,19 @@ check_build() {
     fi
 }
 
+# What the settings of a Postgres that is configured cost.
+check_store() {
+    [ -x "$PYTHON" ] || return 0
+    findings=$("$PYTHON" -B "$here/store_settings.py" "$@") || exit 1
+    [ -n "$findings" ] || return 0
+    echo "store"
+    while IFS="$(printf '\t')" read -r kind text remedy; do
+        "$kind" "$text" "$remedy"
+    done <<END
+$findings
+END
+}
+
 echo "machine"
 check_system
 check_machine
@@ -129,4 +144,5 @@ echo "tools"
 check_tools
 check_nginx
 check_build
+check_store "$@"
 [ "$wrong" -eq 0 ] || { echo; fail "what is marked WRONG must be mended first"; }

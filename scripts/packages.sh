@@ -72,7 +72,7 @@ release_services() {
 # Newly installed servers are not to start with the next boot either: Heddle runs its own.
 disable_services() {
     command -v systemctl >/dev/null 2>&1 || return 0
-    for service in nginx postgresql; do
+    for service in nginx postgresql pgbouncer; do
         case " $1 " in *" $service "*)
             as_root systemctl disable --quiet "$service.service" 2>/dev/null || true ;;
         esac

@@ -28,8 +28,8 @@ public:
     /// caller. @return false if the connection broke before anything was answered: the job is
     ///         called again with another connection or, past its deadline, with an error
     using Job = base::UniqueFunction<bool(base::Result<Connection*>)>;
-    /// Called on any pool thread, several at once.
-    using Open = std::function<base::Result<std::unique_ptr<Connection>>()>;
+    /// Called on any pool thread, several at once, with the deadline of the job that waits for it.
+    using Open = std::function<base::Result<std::unique_ptr<Connection>>(base::Instant)>;
 
     ReaderPool(std::size_t count, const StoreLimits& limits, Open open)
         : limits_{limits}, open_{std::move(open)} {
@@ -52,6 +52,9 @@ public:
     }
     ReaderPool(const ReaderPool&) = delete;
     ReaderPool& operator=(const ReaderPool&) = delete;
+
+    /// The deadline of a job, from its submission.
+    [[nodiscard]] base::Duration wait_max() const noexcept { return limits_.wait_max; }
 
     /// Any OS thread. A refused job is called before this returns.
     void submit(Job job) {
@@ -104,7 +107,7 @@ private:
             }
             if (connection == nullptr || !connection->is_usable()) {
                 connection.reset();
-                auto opened = open_();
+                auto opened = open_(entry.deadline);
                 if (!opened) {
                     (void)entry.job(std::move(opened).error());
                     return;

@@ -89,15 +89,16 @@ class Postgres(Service):
 
     def wait_ready(self):
         """Until it answers; then the database `heddle` exists."""
-        wait_until(lambda: self._ask("SELECT 1", check=False) == "1", "Postgres starts",
+        wait_until(lambda: self.ask("SELECT 1", check=False) == "1", "Postgres starts",
                    START_SECONDS, self)
         self.create_database("heddle")
 
     def create_database(self, name):
-        if self._ask(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") != "1":
-            self._ask(f'CREATE DATABASE "{name}"')
+        if self.ask(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") != "1":
+            self.ask(f'CREATE DATABASE "{name}"')
 
-    def _ask(self, statement, check=True):
+    def ask(self, statement, check=True):
+        """What psql prints for one statement, carried out as the owner."""
         done = subprocess.run(
             self._as + [self._programs / "psql", "-XAtq", "-h", self.sockets, "-U", "heddle",
                         "-d", "postgres", "-c", statement],

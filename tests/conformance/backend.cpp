@@ -68,7 +68,7 @@ std::unique_ptr<Backend> make_backend(const std::string& driver) {
     if (driver == "sqlite") {
         return std::make_unique<SqliteBackend>();
     }
-    return make_postgres_backend();
+    return make_postgres_backend(driver == "pgbouncer");
 }
 
 }  // namespace heddle::conformance

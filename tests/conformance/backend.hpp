@@ -50,8 +50,8 @@ private:
     std::string path_;
 };
 
-/// @param driver "memory", "sqlite" or "postgres"
+/// @param driver "memory", "sqlite", "postgres", or "pgbouncer": Postgres through a pooler
 std::unique_ptr<Backend> make_backend(const std::string& driver);
-std::unique_ptr<Backend> make_postgres_backend();
+std::unique_ptr<Backend> make_postgres_backend(bool is_pooled);
 
 }  // namespace heddle::conformance

@@ -293,10 +293,9 @@ TEST_P(ClaimTest, AnEngineComesBackUnderANewId) {
     EXPECT_GT(engine->claim(thread).epoch, claimed.epoch);
 }
 
-INSTANTIATE_TEST_SUITE_P(Drivers,
-                         ClaimTest,
-                         testing::Values("memory", "sqlite", "postgres"),
-                         [](const auto& test) { return std::string{test.param}; });
+INSTANTIATE_TEST_SUITE_P(Drivers, ClaimTest, testing::ValuesIn(kDrivers), [](const auto& test) {
+    return std::string{test.param};
+});
 
 }  // namespace
 }  // namespace heddle::conformance

@@ -21,6 +21,9 @@ using storage::RunStatus;
 using storage::ThreadStatus;
 using storage::ThreadWrite;
 
+/// What make_backend() takes.
+inline constexpr const char* kDrivers[] = {"memory", "sqlite", "postgres", "pgbouncer"};
+
 /// Waits for an operation's completion; a store that never calls it ends the test program.
 template <class T, class Start>
 T call(Start start) {

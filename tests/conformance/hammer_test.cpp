@@ -100,10 +100,9 @@ TEST_P(HammerTest, SixtyFourProducersOnTwoEngines) {
     EXPECT_GT(metrics.store_batches_total.load(), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Drivers,
-                         HammerTest,
-                         testing::Values("memory", "sqlite", "postgres"),
-                         [](const auto& test) { return std::string{test.param}; });
+INSTANTIATE_TEST_SUITE_P(Drivers, HammerTest, testing::ValuesIn(kDrivers), [](const auto& test) {
+    return std::string{test.param};
+});
 
 }  // namespace
 }  // namespace heddle::conformance

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/observe/log.hpp"
-#include "tests/conformance/sqlite_holder.hpp"
+#include "tests/conformance/other_process.hpp"
 
 int main(int argc, char** argv) {
     heddle::observe::configure_log(heddle::observe::LogLevel::warn, "conformance");

@@ -7,17 +7,13 @@
 #include <iostream>
 #include <vector>
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "engine/storage/postgres/postgres_store.hpp"
-
-extern char** environ;
+#include "tests/conformance/pgbouncer.hpp"
+#include "tests/conformance/processes.hpp"
 
 namespace heddle::conformance {
 namespace {
@@ -43,51 +39,9 @@ std::string find_bin() {
     return newest;
 }
 
-// Postgres refuses root; then everything runs as nobody, and ends with this process.
-std::vector<std::string> as_ordinary_user(std::vector<std::string> command) {
-    std::vector<std::string> whole{"setpriv", "--pdeathsig=KILL"};
-    if (geteuid() == 0) {
-        whole.insert(whole.end(), {"--reuid=nobody", "--regid=nogroup", "--clear-groups"});
-    }
-    whole.insert(whole.end(), command.begin(), command.end());
-    return whole;
-}
-
-pid_t spawn(std::vector<std::string> command, const std::string& log) {
-    std::vector<char*> arguments;
-    for (auto& word : command) {
-        arguments.push_back(word.data());
-    }
-    arguments.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log.c_str(),
-                                     O_WRONLY | O_CREAT | O_APPEND, 0644);
-    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-    // A group of its own: so that every process of the server can be stopped at once.
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    posix_spawnattr_setpgroup(&attributes, 0);
-    pid_t pid = -1;
-    const int code =
-        posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    if (code != 0) {
-        give_up("cannot start " + command[0]);
-    }
-    return pid;
-}
-
-int wait_for(pid_t pid) {
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 class PostgresBackend final : public Backend {
 public:
+    explicit PostgresBackend(std::string url) : url_{std::move(url)} {}
     std::unique_ptr<storage::Store> open(const storage::StoreLimits& limits) override {
         auto store = storage::open_postgres_store(url_, limits, metrics);
         if (!store) {
@@ -104,7 +58,7 @@ public:
     }
 
 private:
-    std::string url_ = PostgresCluster::instance().create_database();
+    std::string url_;
 };
 
 }  // namespace
@@ -141,10 +95,14 @@ void PostgresCluster::start() {
     wait_until_ready();
 }
 
+bool PostgresCluster::answers(const std::string& host) const {
+    return wait_for(spawn({bin_ + "/pg_isready", "-q", "-h", host, "-U", "heddle"}, "/dev/null")) ==
+           0;
+}
+
 void PostgresCluster::wait_until_ready() const {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
-    while (wait_for(spawn({bin_ + "/pg_isready", "-q", "-h", folder_.path(), "-U", "heddle"},
-                          "/dev/null")) != 0) {
+    while (!answers(folder_.path())) {
         if (std::chrono::steady_clock::now() > deadline) {
             give_up("the server does not answer");
         }
@@ -221,8 +179,10 @@ void PostgresCluster::crash_and_restart() {
     start();
 }
 
-std::unique_ptr<Backend> make_postgres_backend() {
-    return std::make_unique<PostgresBackend>();
+std::unique_ptr<Backend> make_postgres_backend(bool is_pooled) {
+    auto url = PostgresCluster::instance().create_database();
+    return std::make_unique<PostgresBackend>(is_pooled ? Pgbouncer::instance().through(url)
+                                                       : std::move(url));
 }
 
 }  // namespace heddle::conformance

@@ -22,6 +22,11 @@ public:
     /// @return the URL of a new, empty database
     std::string create_database();
     [[nodiscard]] std::string url(const std::string& database) const;
+    /// The folder of its socket, which the server's account may write in.
+    [[nodiscard]] const std::string& folder() const { return folder_.path(); }
+    /// Whether a server takes connections on the socket in folder `host`.
+    [[nodiscard]] bool answers(const std::string& host) const;
+    [[nodiscard]] std::string socket() const { return folder_.path() + "/.s.PGSQL.5432"; }
     /// Runs SQL by psql as superuser. @return its output, without the last newline
     std::string run_sql(const std::string& database, const std::string& sql) const;
     /// SIGSTOP and SIGCONT for every process of the server, one session's or all.

@@ -4,6 +4,7 @@
 
 #include "engine/storage/postgres/postgres_store.hpp"
 #include "tests/conformance/fixture.hpp"
+#include "tests/conformance/pgbouncer.hpp"
 #include "tests/conformance/postgres_cluster.hpp"
 
 /// What happens to writes when sessions are cut, the server crashes or stops.
@@ -39,6 +40,9 @@ protected:
     void produce(Engine& engine, Producer& producer, const std::atomic<bool>& is_over) {
         auto claimed = engine.claim(producer.thread);
         while (!is_over) {
+            if (producer.next % 16 == 15) {
+                claimed = engine.claim(producer.thread);
+            }
             auto write = make_write(claimed);
             write.journal = {make_row(producer.next)};
             write.new_runs = {make_run(producer.thread)};
@@ -63,6 +67,20 @@ protected:
             }
         }
     }
+    // Reads and heartbeats meanwhile. Reads wait until the server is back and then succeed, as does
+    // the last heartbeat; one before may find its lease over, and waits no longer than a lease.
+    static void look_on(Engine& engine,
+                        const base::ThreadId& thread,
+                        const std::atomic<bool>& is_over) {
+        while (!is_over) {
+            const auto row = engine.thread(thread);
+            EXPECT_TRUE(row || row.error().code == ErrorCode::not_found) << row.error().message;
+            const auto status = engine.heartbeat();
+            EXPECT_TRUE(status || status.error().code == ErrorCode::stale_epoch ||
+                        status.error().code == ErrorCode::unavailable)
+                << status.error().message;
+        }
+    }
     template <class Disturb>
     void run_under_load(int producers, Disturb disturb) {
         auto engine = open_engine();
@@ -73,11 +91,14 @@ protected:
         for (auto& one : all) {
             os_threads.emplace_back([&] { produce(*engine, one, is_over); });
         }
+        os_threads.emplace_back([&] { look_on(*engine, all.front().thread, is_over); });
         disturb();
         is_over = true;
         for (auto& os_thread : os_threads) {
             os_thread.join();
         }
+        const auto status = engine->heartbeat();
+        EXPECT_TRUE(status || status.error().code == ErrorCode::stale_epoch);
         storage::Seq rows = 0;
         int in_doubt = 0;
         for (const auto& one : all) {
@@ -95,6 +116,15 @@ protected:
         RecordProperty("in_doubt", std::to_string(in_doubt));
     }
 
+    void cut_sessions() const {
+        for (int i = 0; i < 30; ++i) {
+            cluster_.run_sql("postgres",
+                             "SELECT pg_sleep(random() * 0.05); SELECT pg_terminate_backend(pid) "
+                             "FROM pg_stat_activity WHERE datname = '" +
+                                 database() + "'");
+        }
+    }
+
     PostgresCluster& cluster_ = PostgresCluster::instance();
     std::string url_ = cluster_.create_database();
     observe::Metrics metrics_;
@@ -102,14 +132,12 @@ protected:
 };
 
 TEST_F(PostgresFailures, SessionsCutUnderLoadLoseNothingThatWasAcknowledged) {
-    run_under_load(32, [this] {
-        for (int i = 0; i < 30; ++i) {
-            cluster_.run_sql("postgres",
-                             "SELECT pg_sleep(random() * 0.05); SELECT pg_terminate_backend(pid) "
-                             "FROM pg_stat_activity WHERE datname = '" +
-                                 database() + "'");
-        }
-    });
+    run_under_load(32, [this] { cut_sessions(); });
+}
+
+TEST_F(PostgresFailures, NorDoThoseOfAPooler) {
+    url_ = Pgbouncer::instance().through(url_);
+    run_under_load(32, [this] { cut_sessions(); });
 }
 
 TEST_F(PostgresFailures, ACrashedServerLosesNothingThatWasAcknowledged) {
@@ -160,7 +188,14 @@ TEST_F(PostgresFailures, EnginesThatStartTogetherMigrateOnce) {
         os_thread.join();
     }
     EXPECT_EQ(opened.load(), 6);
-    EXPECT_EQ(cluster_.run_sql(database(), "SELECT version FROM heddle.schema_version"), "1");
+    EXPECT_EQ(cluster_.run_sql(database(), "SELECT version FROM heddle.schema_version"), "2");
+}
+
+TEST_F(PostgresFailures, APoolerWhoseSessionsAcknowledgeTooEarlyIsRefused) {
+    cluster_.run_sql("postgres", "ALTER DATABASE " + database() + " SET synchronous_commit = off");
+    EXPECT_TRUE(storage::open_postgres_store(url_, limits_, metrics_)) << "set in each session";
+    const auto pooled = Pgbouncer::instance().through(url_);
+    EXPECT_FALSE(storage::open_postgres_store(pooled, limits_, metrics_));
 }
 
 TEST_F(PostgresFailures, ANewerSchemaIsRefused) {

@@ -237,14 +237,12 @@ TEST_P(SearchTest, RefusesWhatIsOutOfBounds) {
     EXPECT_EQ(code_of(engine_->search(filter)), ErrorCode::invalid_argument);
 }
 
-INSTANTIATE_TEST_SUITE_P(Drivers,
-                         ReadTest,
-                         testing::Values("memory", "sqlite", "postgres"),
-                         [](const auto& test) { return std::string{test.param}; });
-INSTANTIATE_TEST_SUITE_P(Drivers,
-                         SearchTest,
-                         testing::Values("memory", "sqlite", "postgres"),
-                         [](const auto& test) { return std::string{test.param}; });
+INSTANTIATE_TEST_SUITE_P(Drivers, ReadTest, testing::ValuesIn(kDrivers), [](const auto& test) {
+    return std::string{test.param};
+});
+INSTANTIATE_TEST_SUITE_P(Drivers, SearchTest, testing::ValuesIn(kDrivers), [](const auto& test) {
+    return std::string{test.param};
+});
 
 }  // namespace
 }  // namespace heddle::conformance

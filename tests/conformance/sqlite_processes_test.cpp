@@ -7,7 +7,7 @@
 
 #include "engine/storage/sqlite/sqlite_store.hpp"
 #include "tests/conformance/fixture.hpp"
-#include "tests/conformance/sqlite_holder.hpp"
+#include "tests/conformance/other_process.hpp"
 
 /// Several processes on one SQLite file: they take turns, and none can hold up the others for ever.
 namespace heddle::conformance {

@@ -468,10 +468,9 @@ TEST_P(WriteTest, PastTheBoundWritesAreRefusedAndNotLost) {
     EXPECT_LT(refused, kWrites);
 }
 
-INSTANTIATE_TEST_SUITE_P(Drivers,
-                         WriteTest,
-                         testing::Values("memory", "sqlite", "postgres"),
-                         [](const auto& test) { return std::string{test.param}; });
+INSTANTIATE_TEST_SUITE_P(Drivers, WriteTest, testing::ValuesIn(kDrivers), [](const auto& test) {
+    return std::string{test.param};
+});
 
 }  // namespace
 }  // namespace heddle::conformance

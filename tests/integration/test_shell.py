@@ -91,6 +91,8 @@ def test_up_prints_commands_that_work_and_a_conversation_survives(state, store):
     spanish = json.loads(outputs[1])
     assert spanish["reply"] and spanish["status"] == "done", spanish
     assert outputs[2].startswith("event: metadata") and "event: values" in outputs[2]
+    looks_at_postgres = "ok       fsync is on" in heddle("doctor", "--state", state).stdout
+    assert looks_at_postgres == (store == "postgres:local")
 
     assert heddle("down", "--state", state).returncode == 0
     assert not answers(url)

@@ -6,10 +6,13 @@
 #include <fmt/format.h>
 
 #include "engine/observe/log.hpp"
-#include "engine/storage/postgres/statements.hpp"
 
 namespace heddle::storage::postgres {
 namespace {
+
+constexpr std::chrono::milliseconds kPauseMin{20};
+constexpr std::chrono::milliseconds kPauseMax{500};
+constexpr std::string_view kReadOnly = "25006";
 
 Fate fate_of(std::string_view state) {
     if (state == "23505") {
@@ -22,26 +25,55 @@ Fate fate_of(std::string_view state) {
     if (state == "57P01" || state == "57P02" || state == "57P03") {
         return Fate::lost;
     }
+    if (state == kReadOnly) {
+        return Fate::retry;
+    }
     const auto state_class = state.substr(0, 2);
+    if (state_class == "08") {  // of a pooler that lost the server
+        return Fate::lost;
+    }
     if (state_class == "22" || state_class == "23" || state_class == "54") {
         return Fate::bad_data;
     }
     if (state_class == "40") {
         return Fate::retry;
     }
-    if (state_class == "53" || state_class == "57" || state_class == "58" || state == "25006" ||
-        state == "55P03") {
+    if (state == "55P03") {
+        return Fate::blocked;
+    }
+    if (state_class == "53" || state_class == "57" || state_class == "58") {
         return Fate::unavailable;
     }
     return Fate::internal;
+}
+
+std::int64_t milliseconds(base::Duration duration) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
+
+// Plans must not depend on the statistics of an empty database, which is when they are made: always
+// by index and always in the order of the arrays, so that locks are taken in one order. What we
+// report as done is on disk, whatever the server's default says.
+std::string session_settings(const Endpoint& endpoint, Role role) {
+    std::string sql = fmt::format(
+        "SET statement_timeout = {}; SET lock_timeout = {};"
+        "SET idle_in_transaction_session_timeout = {}; SET jit = off;"
+        "SET default_transaction_isolation = 'read committed';"
+        "SET plan_cache_mode = force_generic_plan;"
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off';",
+        milliseconds(endpoint.wait_max), milliseconds(endpoint.lock_wait_max),
+        milliseconds(endpoint.lock_wait_max));
+    if (role == Role::writer) {
+        sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
+    }
+    return sql;
 }
 
 }  // namespace
 
 std::string session_url(const Endpoint& endpoint) {
     auto url = endpoint.url;
-    const auto seconds = std::max<std::int64_t>(
-        2, std::chrono::duration_cast<std::chrono::seconds>(endpoint.wait_max).count() / 2);
     const auto add = [&url](std::string_view key, const std::string& value) {
         if (url.find(key) != std::string::npos) {
             return;
@@ -49,9 +81,18 @@ std::string session_url(const Endpoint& endpoint) {
         url += url.find('?') == std::string::npos ? '?' : '&';
         url.append(key).append("=").append(value);
     };
-    add("connect_timeout", std::to_string(seconds));
+    // libpq tries the hosts one after another: the first may be the primary that has just died.
+    const bool has_several_hosts = url.find(',') != std::string::npos ||
+                                   url.find("%2C") != std::string::npos ||
+                                   url.find("%2c") != std::string::npos;
+    constexpr std::int64_t kSecondsMin = 2;  // libpq grants no less
+    const auto seconds =
+        std::max(kSecondsMin, milliseconds(endpoint.wait_max) / (2 * std::milli::den));
+    add("connect_timeout", std::to_string(has_several_hosts ? kSecondsMin : seconds));
     add("tcp_user_timeout", std::to_string(seconds * 1000));
     add("keepalives_idle", "5");
+    add("target_session_attrs", "read-write");
+    add("client_encoding", "UTF8");
     add("application_name", "heddle");
     return url;
 }
@@ -68,6 +109,7 @@ base::Error error_of(Fate fate) {
             return Error{ErrorCode::invalid_argument,
                          "the database cannot store one of the values"};
         case Fate::retry:
+        case Fate::blocked:
         case Fate::unavailable:
             return Error{ErrorCode::unavailable, "the database cannot be used"};
         case Fate::timeout:
@@ -80,12 +122,11 @@ base::Error error_of(Fate fate) {
 }
 
 base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& endpoint,
-                                                              Role role,
-                                                              std::int64_t name) try {
+                                                              Role role) try {
     auto session = std::make_unique<pqxx::connection>(session_url(endpoint));
     std::unique_ptr<Connection> connection{// NOLINT: private constructor
                                            new Connection{std::move(session), endpoint}};
-    connection->set_up(role, name);
+    connection->set_up(role);
     return connection;
 } catch (const std::exception& error) {
     std::string detail = error.what();
@@ -96,40 +137,39 @@ base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& en
     return base::Error{base::ErrorCode::unavailable, "the database cannot be reached"};
 }
 
-void Connection::set_up(Role role, std::int64_t name) {
+base::Result<std::unique_ptr<Connection>> Connection::connect_until(const Endpoint& endpoint,
+                                                                    Role role,
+                                                                    base::Instant deadline) {
+    base::Duration pause = kPauseMin;
+    for (;;) {
+        auto connected = connect(endpoint, role);
+        const auto left = deadline - base::system_clock().now();
+        if (connected || left <= base::Duration::zero() ||
+            !endpoint.patience->pause(std::min(left, pause))) {
+            return connected;
+        }
+        pause = std::min<base::Duration>(pause * 2, kPauseMax);
+    }
+}
+
+void Connection::set_up(Role role) {
     const Watchdog::Guard guard{*endpoint_.watchdog, session_->sock(),
                                 base::system_clock().now() + endpoint_.wait_max};
-    const auto timeout_ms =
-        std::chrono::duration_cast<std::chrono::milliseconds>(endpoint_.wait_max).count();
-    // Plans must not depend on the statistics of an empty database, which is when they are made:
-    // always by index and always in the order of the arrays, so that locks are taken in one order.
-    std::string sql = fmt::format(
-        "SET client_encoding = 'UTF8'; SET statement_timeout = {}; SET jit = off;"
-        "SET bytea_output = 'hex'; SET default_transaction_isolation = 'read committed';"
-        "SET search_path = heddle; SET plan_cache_mode = force_generic_plan;",
-        timeout_ms);
-    if (role == Role::writer) {
-        sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
-    }
-    if (role == Role::control) {
-        sql += "SET synchronous_commit = off;";
-    } else {
-        // What we report as done is on disk, whatever the server's default says.
-        sql +=
-            "SELECT set_config('synchronous_commit', 'on', false) "
-            "WHERE current_setting('synchronous_commit') = 'off';";
-    }
     pqxx::nontransaction transaction{*session_};
-    transaction.exec(sql);
-    if (role == Role::writer) {
-        const auto session_name = fmt::format("heddle-writer-{:016x}", name);
-        transaction.exec(
-            fmt::format("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                        "WHERE application_name = '{0}' AND pid <> pg_backend_pid();"
-                        "SET application_name = '{0}'; SELECT pg_advisory_lock({1});",
-                        session_name, name));
+    const auto row = transaction.exec1(
+        "SELECT pg_backend_pid(), current_setting('synchronous_commit') <> 'off' "
+        "AND current_setting('default_transaction_isolation') = 'read committed'");
+    // A pooler makes up a key to cancel by, since the session behind it changes: none of it is ours
+    // then, so nothing can be set or prepared in it, and it must be right as it is.
+    is_pooled_ = row[0].as<int>() != session_->backendpid();
+    if (!is_pooled_) {
+        transaction.exec(session_settings(endpoint_, role));
+        prepare_all(*session_);
+    } else if (!row[1].as<bool>()) {
+        throw std::runtime_error{
+            "through a pooler the role itself needs synchronous_commit = on and "
+            "default_transaction_isolation = 'read committed' (ALTER ROLE ... SET)"};
     }
-    prepare_all(*session_);
 }
 
 template <class Body>
@@ -144,15 +184,17 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
         return executed;
     } catch (const pqxx::sql_error& error) {
         executed.fate = fate_of(error.sqlstate());
-        const bool is_expected = executed.fate == Fate::conflict || executed.fate == Fate::retry;
+        is_usable_ = is_usable_ && error.sqlstate() != kReadOnly;
+        const bool is_expected = executed.fate == Fate::conflict || executed.fate == Fate::retry ||
+                                 executed.fate == Fate::blocked;
         observe::log(is_expected ? observe::LogLevel::debug : observe::LogLevel::warn, "postgres",
                      "{}: {} ({})", what, error.what(), error.sqlstate());
     } catch (const pqxx::transaction_rollback& error) {
         executed.fate = Fate::retry;
         observe::log(observe::LogLevel::info, "postgres", "{}: {}", what, error.what());
-    } catch (const pqxx::broken_connection& error) {
+    } catch (const pqxx::broken_connection&) {
         executed.fate = Fate::lost;
-        observe::log(observe::LogLevel::warn, "postgres", "{}: {}", what, error.what());
+        observe::log(observe::LogLevel::warn, "postgres", "{}: the connection was lost", what);
     } catch (const std::exception& error) {
         executed.fate = Fate::internal;
         observe::log(observe::LogLevel::error, "postgres", "{}: {}", what, error.what());
@@ -166,11 +208,15 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
     return executed;
 }
 
-Executed Connection::execute(const char* statement,
+Executed Connection::execute(const Statement& statement,
                              const Parameters& parameters,
                              base::Instant deadline) {
-    return guarded(statement, deadline, [&](pqxx::nontransaction& transaction) {
-        return transaction.exec_prepared(statement,
+    return guarded(statement.name, deadline, [&](pqxx::nontransaction& transaction) {
+        if (is_pooled_) {
+            return transaction.exec_params(statement.sql,
+                                           pqxx::prepare::make_dynamic_params(parameters.values()));
+        }
+        return transaction.exec_prepared(statement.name,
                                          pqxx::prepare::make_dynamic_params(parameters.values()));
     });
 }
@@ -182,6 +228,17 @@ Executed Connection::execute_text(const std::string& sql,
         return transaction.exec_params(sql,
                                        pqxx::prepare::make_dynamic_params(parameters.values()));
     });
+}
+
+Executed Connection::evict(base::Instant deadline) {
+    auto executed =
+        execute(kEvict, Parameters{}.add(milliseconds(endpoint_.lock_wait_max)), deadline);
+    if (!executed.rows.empty()) {
+        observe::log(observe::LogLevel::warn, "postgres",
+                     "{} session(s) of stopped engines kept rows locked: ended",
+                     executed.rows.size());
+    }
+    return executed;
 }
 
 }  // namespace heddle::storage::postgres

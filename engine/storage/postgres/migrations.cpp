@@ -71,12 +71,20 @@ CREATE UNIQUE INDEX runs_run_id ON runs (run_id);
 CREATE INDEX runs_open ON runs (thread_key) WHERE is_open;
 )sql";
 
+// Which batch or claim changed the row last: tells what became of a lost one, and refuses one that
+// comes too late (writer.cpp).
+constexpr const char* kVersion2 = "ALTER TABLE threads ADD COLUMN batch bigint NOT NULL DEFAULT 0";
+
 // The text at index N brings the schema from version N to N + 1.
-constexpr std::array<const char*, 1> kMigrations{kVersion1};
+constexpr std::array<const char*, 2> kMigrations{kVersion1, kVersion2};
 constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
 
 void migrate_in(pqxx::work& transaction) {
-    transaction.exec("SELECT pg_advisory_xact_lock(" + std::to_string(kLock) + ")");
+    // An engine that is stopped here must not keep the others from starting.
+    transaction.exec(
+        "SET LOCAL idle_in_transaction_session_timeout = '2s';"
+        "SELECT pg_advisory_xact_lock(" +
+        std::to_string(kLock) + ")");
     transaction.exec(
         "CREATE SCHEMA IF NOT EXISTS heddle; SET LOCAL search_path = heddle;"
         "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)");

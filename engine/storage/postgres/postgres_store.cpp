@@ -1,5 +1,6 @@
 #include "engine/storage/postgres/postgres_store.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "engine/storage/postgres/migrations.hpp"
 #include "engine/storage/postgres/pending_writes.hpp"
 #include "engine/storage/postgres/queries.hpp"
+#include "engine/storage/postgres/server_settings.hpp"
 #include "engine/storage/postgres/writer.hpp"
 #include "engine/storage/reader_pool.hpp"
 
@@ -21,24 +23,51 @@ using postgres::Connection;
 constexpr std::size_t kReaders = 4;
 constexpr std::size_t kWriters = 2;
 
+// Half a lease: an engine that waits for the rows of a dead one has them soon after they are free
+// to take, and no batch that still moves takes that long.
+base::Duration lock_wait_max(const StoreLimits& limits) {
+    return std::clamp<base::Duration>(limits.lease / 2, std::chrono::milliseconds{250},
+                                      std::chrono::seconds{5});
+}
+
+// A heartbeat that takes longer than a lease is of no use, and the next one must not wait for it.
+StoreLimits control_limits(StoreLimits limits) {
+    limits.wait_max =
+        std::min(limits.wait_max, std::max<base::Duration>(limits.lease, std::chrono::seconds{1}));
+    return limits;
+}
+
+ReaderPool<Connection>::Open reader_of(const postgres::Endpoint& endpoint) {
+    return [endpoint](base::Instant deadline) {
+        return Connection::connect_until(endpoint, postgres::Role::reader, deadline);
+    };
+}
+
+// What every connection waits with.
+struct Waiting {
+    postgres::Watchdog watchdog;
+    postgres::Patience patience;
+};
+
 class PostgresStore final : public Store {
 public:
-    PostgresStore(std::unique_ptr<postgres::Watchdog> watchdog,
+    PostgresStore(std::unique_ptr<Waiting> waiting,
                   const postgres::Endpoint& endpoint,
                   const StoreLimits& limits,
                   observe::Metrics& metrics)
         : limits_{limits},
-          watchdog_{std::move(watchdog)},
-          readers_{kReaders, limits,
-                   [endpoint] { return Connection::connect(endpoint, postgres::Role::reader, 0); }},
-          control_{
-              1, limits,
-              [endpoint] { return Connection::connect(endpoint, postgres::Role::control, 0); }},
-          claimer_{endpoint, limits, metrics} {
+          waiting_{std::move(waiting)},
+          readers_{kReaders, limits, reader_of(endpoint)},
+          control_{1, control_limits(limits), reader_of(endpoint)},
+          claimer_{endpoint, limits, metrics, numbers_} {
         for (std::size_t i = 0; i < kWriters; ++i) {
-            writers_.push_back(std::make_unique<postgres::Writer>(endpoint, limits, metrics));
+            writers_.push_back(
+                std::make_unique<postgres::Writer>(endpoint, limits, metrics, numbers_));
         }
     }
+    ~PostgresStore() override { waiting_->patience.end(); }
+    PostgresStore(const PostgresStore&) = delete;
+    PostgresStore& operator=(const PostgresStore&) = delete;
 
     [[nodiscard]] std::string_view name() const noexcept override { return "postgres"; }
 
@@ -215,7 +244,7 @@ private:
     }
     template <class T, class Body>
     void run(Pool& pool, Completion<Result<T>> done, Body body) {
-        const auto deadline = base::system_clock().now() + limits_.wait_max;
+        const auto deadline = base::system_clock().now() + pool.wait_max();
         pool.submit([done = std::move(done), body = std::move(body),
                      deadline](base::Result<Connection*> connection) mutable {
             if (!connection) {
@@ -234,7 +263,8 @@ private:
     const StoreLimits limits_;
     mutable std::mutex mutex_;
     EngineId engine_;  // guarded by mutex_
-    std::unique_ptr<postgres::Watchdog> watchdog_;
+    std::unique_ptr<Waiting> waiting_;
+    postgres::BatchNumbers numbers_{base::unix_microseconds()};
     Pool readers_;
     Pool control_;
     postgres::PendingWrites pending_;  // outlives the writers, which complete into it
@@ -249,13 +279,17 @@ private:
 base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
                                                          const StoreLimits& limits,
                                                          observe::Metrics& metrics) {
-    auto watchdog = std::make_unique<postgres::Watchdog>();
-    const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, watchdog.get()};
+    auto waiting = std::make_unique<Waiting>();
+    const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, lock_wait_max(limits),
+                                      &waiting->watchdog, &waiting->patience};
     if (auto migrated = postgres::migrate(endpoint); !migrated) {
         return std::move(migrated).error();
     }
+    if (auto inspected = postgres::inspect_server(endpoint); !inspected) {
+        return std::move(inspected).error();
+    }
     std::unique_ptr<Store> store =
-        std::make_unique<PostgresStore>(std::move(watchdog), endpoint, limits, metrics);
+        std::make_unique<PostgresStore>(std::move(waiting), endpoint, limits, metrics);
     return store;
 }
 

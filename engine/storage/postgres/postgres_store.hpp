@@ -12,10 +12,11 @@ namespace heddle::storage {
 
 /// Connects and brings the schema `heddle` of the database up to date; several engines may start at
 /// once. Keeps eight connections: two for writes, one for claims, four for reading and one for
-/// leases; one more migrates for a moment. Needs sessions of its own: no transaction pooling in
-/// between.
-/// @param url  "postgres://user:password@host/database?..." as libpq reads it. Times of threads
-///             come from this host, leases from the database's clock
+/// leases; one more migrates for a moment. A pooler in between is noticed and allowed for; without
+/// one statements are prepared, which is faster.
+/// @param url  "postgres://user:password@host/database?..." as libpq reads it; of several hosts the
+///             one that takes writes is used, also after a failover. Times of threads come from
+///             this host, leases from the database's clock
 /// @return unavailable if the server cannot be reached or refuses us; the log says why.
 ///         `metrics` must outlive the store
 base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,

@@ -92,6 +92,10 @@ Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
                                            base::Duration lease,
                                            std::int32_t limit,
                                            base::Instant deadline) {
+    // What a stopped engine keeps locked would be skipped below, for as long as it is stopped.
+    if (connection.evict(deadline).fate == Fate::lost) {
+        return std::nullopt;
+    }
     Parameters parameters;
     parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(lease).count());
     parameters.add(limit);

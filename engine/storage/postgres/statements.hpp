@@ -2,31 +2,38 @@
 
 #include <pqxx/pqxx>
 
-/// Every prepared statement of the driver: name and text.
+/// Every statement of the driver. They name the schema and set what they need themselves, so that
+/// they mean the same in any session.
 namespace heddle::storage::postgres {
 
-inline constexpr const char* kWrite = "write";
-inline constexpr const char* kDelete = "delete";
-inline constexpr const char* kReadBack = "read_back";
-inline constexpr const char* kHasJournal = "has_journal";
-inline constexpr const char* kHasRun = "has_run";
-inline constexpr const char* kNextKeys = "next_keys";
-inline constexpr const char* kClaim = "claim";
-inline constexpr const char* kOpenRuns = "open_runs";
-inline constexpr const char* kOwners = "owners";
-inline constexpr const char* kRegister = "register";
-inline constexpr const char* kHeartbeat = "heartbeat";
-inline constexpr const char* kHasEngine = "has_engine";
-inline constexpr const char* kUnregister = "unregister";
-inline constexpr const char* kListEngines = "list_engines";
-inline constexpr const char* kFindOrphans = "find_orphans";
-inline constexpr const char* kLoadThread = "load_thread";
-inline constexpr const char* kLoadChain = "load_chain";
-inline constexpr const char* kLoadChainOf = "load_chain_of";
-inline constexpr const char* kListJournal = "list_journal";
-inline constexpr const char* kLoadRun = "load_run";
-inline constexpr const char* kFindRun = "find_run";
-inline constexpr const char* kListRuns = "list_runs";
+struct Statement {
+    const char* name;
+    const char* sql;
+};
+
+extern const Statement kWrite;
+extern const Statement kDelete;
+extern const Statement kFence;
+extern const Statement kHasJournal;
+extern const Statement kHasRun;
+extern const Statement kNextKeys;
+extern const Statement kClaim;
+extern const Statement kOpenRuns;
+extern const Statement kOwners;
+extern const Statement kEvict;
+extern const Statement kRegister;
+extern const Statement kHeartbeat;
+extern const Statement kHasEngine;
+extern const Statement kUnregister;
+extern const Statement kListEngines;
+extern const Statement kFindOrphans;
+extern const Statement kLoadThread;
+extern const Statement kLoadChain;
+extern const Statement kLoadChainOf;
+extern const Statement kListJournal;
+extern const Statement kLoadRun;
+extern const Statement kFindRun;
+extern const Statement kListRuns;
 
 /// Makes the statements known to a session; each is prepared when it is first used.
 /// @throw as pqxx

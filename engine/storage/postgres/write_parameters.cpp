@@ -1,5 +1,7 @@
 #include "engine/storage/postgres/write_parameters.hpp"
 
+#include "engine/base/clock.hpp"
+
 namespace heddle::storage::postgres {
 namespace {
 
@@ -129,7 +131,7 @@ void add_updates(Parameters& parameters, const BatchPlan& plan) {
 
 }  // namespace
 
-Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t stamp) {
+Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t number) {
     std::vector<const ThreadWrite*> pointers;
     pointers.reserve(writes.size());
     for (const auto* operation : writes) {
@@ -137,11 +139,12 @@ Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_
     }
     const auto plan = plan_batch(pointers);
     Parameters parameters;
-    parameters.add(writes.front()->engine).add(stamp);
+    parameters.add(writes.front()->engine).add(base::unix_microseconds());
     add_threads(parameters, plan.threads);
     add_journal(parameters, plan.journal);
     add_new_runs(parameters, plan.new_runs);
     add_updates(parameters, plan);
+    parameters.add(number);
     return parameters;
 }
 

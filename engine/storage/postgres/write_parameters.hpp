@@ -8,7 +8,7 @@
 namespace heddle::storage::postgres {
 
 /// The arrays of the statement `write` for these operations, merged per thread.
-/// @param stamp  becomes updated_at of every thread and run that the statement changes
-Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t stamp);
+/// @param number  of the batch: threads that carry a later one already are refused
+Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t number);
 
 }  // namespace heddle::storage::postgres

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <random>
 #include <unordered_map>
 
 #include "engine/base/clock.hpp"
@@ -15,18 +14,9 @@
 namespace heddle::storage::postgres {
 namespace {
 
-using std::chrono::milliseconds;
-
-constexpr milliseconds kPauseMin{20};
-constexpr milliseconds kPauseMax{500};
 // A lost connection is resolved even if the operation's own deadline is over: better late than in
 // doubt.
 constexpr std::chrono::seconds kReadBackGrace{3};
-
-std::int64_t make_name() {
-    std::random_device random;
-    return static_cast<std::int64_t>((std::uint64_t{random()} << 32U | random()) >> 1U);
-}
 
 void refuse(Operation& operation, const base::Error& error) {
     std::visit(
@@ -54,21 +44,19 @@ const EngineId& engine_of(const Operation& operation) {
 
 }  // namespace
 
-Writer::Writer(const Endpoint& endpoint, const StoreLimits& limits, observe::Metrics& metrics)
+Writer::Writer(const Endpoint& endpoint,
+               const StoreLimits& limits,
+               observe::Metrics& metrics,
+               BatchNumbers& numbers)
     : endpoint_{endpoint},
       limits_{limits},
       metrics_{metrics},
-      name_{make_name()},
+      numbers_{numbers},
       queue_{limits},
       os_thread_{[this] { run(); }} {}
 
 Writer::~Writer() {
     queue_.close();
-    {
-        const std::lock_guard lock{mutex_};
-        is_closing_ = true;
-    }
-    closing_.notify_all();
     os_thread_.join();
 }
 
@@ -167,46 +155,30 @@ void Writer::answer(std::span<Operation> part) {
 
 // ---- connection
 
-bool Writer::pause(base::Duration duration) {
-    std::unique_lock lock{mutex_};
-    return !closing_.wait_for(lock, duration, [this] { return is_closing_; });
-}
-
 Connection* Writer::connect(base::Instant deadline) {
-    base::Duration backoff = kPauseMin;
-    for (;;) {
-        if (connection_ != nullptr && connection_->is_usable()) {
-            return connection_.get();
-        }
+    if (connection_ == nullptr || !connection_->is_usable()) {
         connection_.reset();
-        if (auto connected = Connection::connect(endpoint_, Role::writer, name_)) {
+        if (auto connected = Connection::connect_until(endpoint_, Role::writer, deadline)) {
             connection_ = std::move(connected).value();
-            continue;
         }
-        const auto left = deadline - base::system_clock().now();
-        if (left <= base::Duration::zero() || !pause(std::min(left, backoff))) {
-            return nullptr;
-        }
-        backoff = std::min<base::Duration>(backoff * 2, kPauseMax);
     }
+    return connection_.get();
 }
 
 // ---- writes
 
-// Strictly increasing: threads.updated_at tells afterwards which statement changed a row last.
-std::int64_t Writer::next_stamp() {
-    last_stamp_ = std::max(last_stamp_ + 1, base::unix_microseconds());
-    return last_stamp_;
+std::int64_t Writer::next_number() {
+    return numbers_.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
 void Writer::write(Writes writes, base::Instant deadline) {
-    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t stamp) {
-        return connection.execute(kWrite, write_parameters(part, stamp), deadline);
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
+        return connection.execute(kWrite, write_parameters(part, number), deadline);
     });
 }
 
 void Writer::remove(Writes writes, base::Instant deadline) {
-    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t) {
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
         BinaryArray keys{ElementType::int8};
         BinaryArray epochs{ElementType::int8};
         for (const auto* operation : part) {
@@ -215,6 +187,7 @@ void Writer::remove(Writes writes, base::Instant deadline) {
         }
         Parameters parameters;
         parameters.add(part.front()->engine).add(std::move(keys)).add(std::move(epochs));
+        parameters.add(number);
         return connection.execute(kDelete, parameters, deadline);
     });
 }
@@ -229,8 +202,8 @@ void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
             set_all(writes, error_of(Fate::unavailable));
             return;
         }
-        const auto stamp = next_stamp();
-        const Executed executed = execute(*connection, writes, stamp);
+        const auto number = next_number();
+        const Executed executed = execute(*connection, writes, number);
         const bool is_at_fault = executed.fate == Fate::conflict || executed.fate == Fate::bad_data;
         if (is_at_fault && writes.size() > 1) {
             const auto half = writes.size() / 2;
@@ -238,7 +211,7 @@ void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
             settle(writes.subspan(half), deadline, execute);
             return;
         }
-        if (settle_once(writes, executed, stamp, deadline)) {
+        if (settle_once(writes, executed, number, deadline)) {
             return;
         }
     }
@@ -246,16 +219,18 @@ void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
 
 bool Writer::settle_once(Writes writes,
                          const Executed& executed,
-                         std::int64_t stamp,
+                         std::int64_t number,
                          base::Instant deadline) {
     switch (executed.fate) {
         case Fate::done:
             mark_refused(writes, executed.rows);
             return true;
         case Fate::lost:
-            return read_back(writes, stamp, deadline);
+            return read_back(writes, number, deadline);
         case Fate::retry:
+        case Fate::blocked:
             if (base::system_clock().now() < deadline) {
+                let_through(executed.fate, deadline);
                 return false;
             }
             break;
@@ -264,6 +239,13 @@ bool Writer::settle_once(Writes writes,
     }
     set_all(writes, error_of(executed.fate));
     return true;
+}
+
+// Ends those who kept a row from us, if it was that.
+void Writer::let_through(Fate fate, base::Instant deadline) {
+    if (fate == Fate::blocked && connection_->is_usable()) {
+        (void)connection_->evict(deadline);
+    }
 }
 
 void Writer::mark_refused(Writes writes, const pqxx::result& refused) {
@@ -283,39 +265,59 @@ void Writer::mark_refused(Writes writes, const pqxx::result& refused) {
     }
 }
 
-// What became of a statement whose connection was lost? It was one transaction, so one thread that
-// only we could have changed since (still ours, same epoch) tells for all: the stamp is there, or
-// nothing was done.
-// @return false if nothing was done and the statement may be repeated
-bool Writer::read_back(Writes writes, std::int64_t stamp, base::Instant deadline) {
-    const auto until = std::max(deadline, base::system_clock().now() + kReadBackGrace);
-    BinaryArray keys{ElementType::int8};
+// Asks until it is answered what became of a lost batch. A repeat finds what the first one left:
+// the number of the fence is the same.
+Executed Writer::fence(Writes writes, std::int64_t number, base::Instant deadline) {
+    std::vector<ThreadKey> in_order;
     for (const auto* operation : writes) {
-        keys.add_int8(operation->write.key);
+        in_order.push_back(operation->write.key);
+    }
+    std::sort(in_order.begin(), in_order.end());
+    BinaryArray keys{ElementType::int8};
+    for (const auto key : in_order) {
+        keys.add_int8(key);
     }
     Parameters parameters;
-    parameters.add(std::move(keys));
-    Executed executed{Fate::lost, {}};
-    while (executed.fate == Fate::lost) {
-        auto* connection = connect(until);
+    parameters.add(std::move(keys)).add(writes.front()->engine);
+    parameters.add(number).add(next_number());
+    for (;;) {
+        auto* connection = connect(deadline);
         if (connection == nullptr) {
-            break;
+            return Executed{Fate::lost, {}};
         }
-        executed = connection->execute(kReadBack, parameters, until);
+        auto executed = connection->execute(kFence, parameters, deadline);
+        const bool may_succeed = executed.fate == Fate::lost || executed.fate == Fate::retry ||
+                                 executed.fate == Fate::blocked;
+        if (!may_succeed || base::system_clock().now() >= deadline) {
+            return executed;
+        }
+        let_through(executed.fate, deadline);
     }
+}
+
+// What became of a statement whose connection was lost? It was one transaction, so one thread that
+// only we could have changed since (still ours, same epoch) tells for all: the number is there, or
+// nothing was done, and because of the fence nothing will be.
+// @return false if nothing was done and the statement may be repeated
+bool Writer::read_back(Writes writes, std::int64_t number, base::Instant deadline) {
+    const auto until = std::max(deadline, base::system_clock().now() + kReadBackGrace);
+    const auto executed = fence(writes, number, until);
     if (executed.fate != Fate::done) {
         set_all(writes, error_of(Fate::lost));
         return true;
     }
     std::unordered_map<ThreadKey, Seen> seen;
     for (const auto& row : executed.rows) {
+        if (row[0].is_null()) {
+            break;  // none of the threads is there
+        }
         seen[row[0].as<ThreadKey>()] =
             Seen{row[1].as<Epoch>(), row[2].as<std::int64_t>(), EngineId{read_uuid(row[3])}};
     }
     for (const auto* operation : writes) {
         const auto at = seen.find(operation->write.key);
         if (at != seen.end() && at->second.epoch == operation->write.epoch &&
-            at->second.owner == operation->engine && at->second.updated_at != stamp) {
+            at->second.owner == operation->engine && at->second.batch != number) {
             observe::log(observe::LogLevel::info, "postgres", "a lost batch was not stored: again");
             return false;
         }
@@ -323,7 +325,7 @@ bool Writer::read_back(Writes writes, std::int64_t stamp, base::Instant deadline
     for (auto* operation : writes) {
         const auto at = seen.find(operation->write.key);
         const auto* found = at == seen.end() ? nullptr : &at->second;
-        if (!conclude(*operation, found, stamp, until)) {
+        if (!conclude(*operation, found, number, until)) {
             operation->outcome = error_of(Fate::lost);
         }
     }
@@ -333,12 +335,12 @@ bool Writer::read_back(Writes writes, std::int64_t stamp, base::Instant deadline
 // @return false if nothing tells what became of it
 bool Writer::conclude(WriteOperation& operation,
                       const Seen* seen,
-                      std::int64_t stamp,
+                      std::int64_t number,
                       base::Instant deadline) {
     const auto& write = operation.write;
     if (seen != nullptr && seen->epoch == write.epoch) {
         // No longer ours: this statement released it, or an earlier one did and this was refused.
-        operation.outcome = seen->updated_at == stamp ? base::ok() : Status{stale()};
+        operation.outcome = seen->batch == number ? base::ok() : Status{stale()};
         return true;
     }
     if (write.delete_thread) {

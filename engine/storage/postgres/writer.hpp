@@ -1,7 +1,6 @@
 #pragma once
 
-#include <condition_variable>
-#include <mutex>
+#include <atomic>
 #include <span>
 #include <thread>
 #include <variant>
@@ -33,15 +32,23 @@ struct Operation {
     base::Instant deadline;
 };
 
+/// Numbers of a store's batches and claims, ascending, each used once. They begin at the time, so
+/// that a store that is opened again goes on above them.
+using BatchNumbers = std::atomic<std::int64_t>;
+
 /// One OS thread with one connection that writes (ADR 0003). Takes whatever waits, merges it per
 /// thread and commits it as one statement. Rows that the server refuses are bisected out; after a
-/// lost connection it reads back what became of the statement before it answers or repeats.
+/// lost connection it reads back what became of the statement before it answers or repeats. Nothing
+/// of that rests on the session, so it holds through a pooler and after a failover.
 /// The constructor starts the OS thread; the destructor answers what waits with `unavailable`, lets
 /// the statement in work end and joins.
 class Writer {
 public:
-    /// `metrics` and what `endpoint` points to must outlive this.
-    Writer(const Endpoint& endpoint, const StoreLimits& limits, observe::Metrics& metrics);
+    /// `metrics`, `numbers` and what `endpoint` points to must outlive this.
+    Writer(const Endpoint& endpoint,
+           const StoreLimits& limits,
+           observe::Metrics& metrics,
+           BatchNumbers& numbers);
     ~Writer();
     Writer(const Writer&) = delete;
     Writer& operator=(const Writer&) = delete;
@@ -56,7 +63,7 @@ private:
     /// What a thread's row says when it is read back.
     struct Seen {
         Epoch epoch;
-        std::int64_t updated_at;
+        std::int64_t batch;
         EngineId owner;
     };
 
@@ -67,8 +74,6 @@ private:
 
     /// A usable connection, tried for until `deadline`; null then, or when shutting down.
     Connection* connect(base::Instant deadline);
-    /// Waits, unless shutting down. @return whether to go on
-    bool pause(base::Duration duration);
 
     void write(Writes writes, base::Instant deadline);
     void remove(Writes writes, base::Instant deadline);
@@ -76,16 +81,18 @@ private:
     void settle(Writes writes, base::Instant deadline, Execute execute);
     bool settle_once(Writes writes,
                      const Executed& executed,
-                     std::int64_t stamp,
+                     std::int64_t number,
                      base::Instant deadline);
+    void let_through(Fate fate, base::Instant deadline);
     void mark_refused(Writes writes, const pqxx::result& refused);
-    bool read_back(Writes writes, std::int64_t stamp, base::Instant deadline);
+    bool read_back(Writes writes, std::int64_t number, base::Instant deadline);
+    Executed fence(Writes writes, std::int64_t number, base::Instant deadline);
     bool conclude(WriteOperation& operation,
                   const Seen* seen,
-                  std::int64_t stamp,
+                  std::int64_t number,
                   base::Instant deadline);
     bool examine(WriteOperation& operation, Connection& connection, base::Instant deadline);
-    std::int64_t next_stamp();
+    std::int64_t next_number();
 
     void claim(Claims claims, base::Instant deadline);
     bool give_keys(Claims claims, base::Instant deadline);
@@ -96,16 +103,11 @@ private:
     const Endpoint endpoint_;
     const StoreLimits limits_;
     observe::Metrics& metrics_;
-    const std::int64_t name_;
+    BatchNumbers& numbers_;
     GroupCommitQueue<Operation> queue_;
-
-    std::mutex mutex_;
-    std::condition_variable closing_;
-    bool is_closing_ = false;  // guarded by mutex_
 
     // The rest belongs to the writer's OS thread.
     std::unique_ptr<Connection> connection_;
-    std::int64_t last_stamp_ = 0;
     ThreadKey next_key_ = 0;
     ThreadKey keys_end_ = 0;
     std::thread os_thread_;  // last: it uses everything above

@@ -8,7 +8,7 @@
 #include "engine/storage/postgres/writer.hpp"
 
 /// The claims of a batch. A claim may be repeated at any time (it only raises the epoch again), so
-/// a lost connection needs no reading back.
+/// a lost connection needs no reading back; its number keeps a lost one from coming after a repeat.
 namespace heddle::storage::postgres {
 namespace {
 
@@ -51,7 +51,9 @@ void Writer::claim(Claims claims, base::Instant deadline) {
         if (fate == Fate::done) {
             fate = find_owners(open, *connection, deadline);
         }
-        if (fate != Fate::done && fate != Fate::lost && fate != Fate::retry) {
+        let_through(fate, deadline);
+        if (fate != Fate::done && fate != Fate::lost && fate != Fate::retry &&
+            fate != Fate::blocked) {
             set_all(open, error_of(fate));
             return;
         }
@@ -103,7 +105,7 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
     parameters.add(claims.front()->engine).add(base::unix_microseconds());
     parameters.add(microseconds(limits_.lease)).add(std::move(new_id));
     parameters.add(std::move(new_metadata)).add(std::move(new_key)).add(std::move(old_id));
-    parameters.add_bool(is_durable);
+    parameters.add_bool(is_durable).add(next_number());
     const auto executed = connection.execute(kClaim, parameters, deadline);
     if (executed.fate != Fate::done) {
         return executed.fate;
@@ -185,12 +187,13 @@ Fate Writer::find_owners(Claims claims, Connection& connection, base::Instant de
         const auto at = unclaimed.find(ThreadId{read_uuid(row[0])});
         auto* operation = at->second;
         unclaimed.erase(at);
-        if (row[2].is_null()) {
-            continue;
+        const EngineId owner{read_uuid(row[1])};
+        if (row[2].is_null() || owner == operation->engine) {
+            continue;  // free, or a write of ours has overtaken the claim
         }
         ClaimOutcome outcome;
         outcome.kind = ClaimOutcome::Kind::owned_elsewhere;
-        outcome.owner = EngineId{read_uuid(row[1])};
+        outcome.owner = owner;
         outcome.owner_endpoint = read_text(row[2]);
         operation->outcome = std::move(outcome);
         operation->is_settled = true;

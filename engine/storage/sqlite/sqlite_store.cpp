@@ -32,7 +32,7 @@ public:
         : limits_{parts.limits},
           clock_{parts.clock},
           readers_{kReaders, parts.limits,
-                   [path = parts.path, wait_max = parts.limits.wait_max] {
+                   [path = parts.path, wait_max = parts.limits.wait_max](base::Instant) {
                        return open_reader(path, wait_max);
                    }},
           writer_{std::move(connection), std::move(turn), parts.limits, parts.metrics,

@@ -16,7 +16,7 @@ using Pool = ReaderPool<FakeConnection>;
 using Given = base::Result<FakeConnection*>;
 
 Pool::Open counting(std::atomic<int>& opened) {
-    return [&opened]() -> base::Result<std::unique_ptr<FakeConnection>> {
+    return [&opened](base::Instant) -> base::Result<std::unique_ptr<FakeConnection>> {
         opened += 1;
         return std::make_unique<FakeConnection>();
     };
@@ -54,7 +54,7 @@ TEST(ReaderPool, AJobWhoseConnectionBrokeIsCalledAgainWithAnother) {
 }
 
 TEST(ReaderPool, TellsWhyThereIsNoConnection) {
-    Pool pool{1, StoreLimits{}, []() -> base::Result<std::unique_ptr<FakeConnection>> {
+    Pool pool{1, StoreLimits{}, [](base::Instant) -> base::Result<std::unique_ptr<FakeConnection>> {
                   return base::Error{base::ErrorCode::unavailable, "down"};
               }};
     std::promise<base::ErrorCode> promise;
@@ -63,6 +63,21 @@ TEST(ReaderPool, TellsWhyThereIsNoConnection) {
         return true;
     });
     EXPECT_EQ(promise.get_future().get(), base::ErrorCode::unavailable);
+}
+
+TEST(ReaderPool, AConnectionIsOpenedWithinTheDeadlineOfItsJob) {
+    std::promise<base::Duration> granted;
+    StoreLimits limits;
+    limits.wait_max = std::chrono::seconds{3};
+    Pool pool{1, limits,
+              [&](base::Instant deadline) -> base::Result<std::unique_ptr<FakeConnection>> {
+                  granted.set_value(deadline - base::system_clock().now());
+                  return std::make_unique<FakeConnection>();
+              }};
+    pool.submit([](Given) { return true; });
+    const auto found = granted.get_future().get();
+    EXPECT_LE(found, limits.wait_max);
+    EXPECT_GT(found, limits.wait_max / 2);
 }
 
 TEST(ReaderPool, RefusesPastItsBoundAndAnswersWhatWaitsWhenItEnds) {

@@ -1,4 +1,4 @@
-#include "tests/conformance/sqlite_holder.hpp"
+#include "tests/conformance/other_process.hpp"
 
 #include <array>
 #include <cstring>
@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/storage/postgres/postgres_store.hpp"
 #include "engine/storage/sqlite/schema.hpp"
 #include "engine/storage/sqlite/sqlite_store.hpp"
 #include "engine/storage/sqlite/turn.hpp"
@@ -23,10 +24,13 @@ namespace {
 
 constexpr const char* kFlag = "--other-process";
 
-void say_ready() {
-    if (write(STDOUT_FILENO, "r", 1) != 1) {
+void say(char letter) {
+    if (write(STDOUT_FILENO, &letter, 1) != 1) {
         _exit(3);
     }
+}
+void say_ready() {
+    say('r');
 }
 
 int hold(const std::string& path) {
@@ -66,6 +70,33 @@ int write_for_ever(const std::string& path) {
     }
 }
 
+// Writes to one thread until that is refused, then to another one.
+int write_until_refused(const std::string& url) {
+    observe::Metrics metrics;
+    auto store = storage::open_postgres_store(url, storage::StoreLimits{}, metrics);
+    if (!store) {
+        return 1;
+    }
+    Engine engine{std::move(store).value(), "ipc:///other"};
+    const auto claimed = engine.claim(new_thread_id());
+    base::Status status = base::ok();
+    for (storage::Seq seq = 0; status; ++seq) {
+        auto write = make_write(claimed);
+        write.journal = {make_row(seq, seq - seq % 64)};
+        status = engine.write(std::move(write));
+        if (seq == 10) {
+            say_ready();
+        }
+    }
+    say(status.error().code == ErrorCode::stale_epoch ? 's' : 'x');
+    auto write = make_write(engine.claim(new_thread_id()));
+    write.journal = {make_row(0)};
+    say(engine.write(std::move(write)) ? 'w' : 'x');
+    for (;;) {
+        pause();
+    }
+}
+
 }  // namespace
 
 int run_as_other_process(int argc, char** argv) {
@@ -73,10 +104,14 @@ int run_as_other_process(int argc, char** argv) {
         return -1;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    return std::strcmp(argv[2], "hold") == 0 ? hold(argv[3]) : write_for_ever(argv[3]);
+    const std::string role = argv[2];
+    if (role == "hold") {
+        return hold(argv[3]);
+    }
+    return role == "write" ? write_for_ever(argv[3]) : write_until_refused(argv[3]);
 }
 
-OtherProcess::OtherProcess(const std::string& role, const std::string& path) {
+OtherProcess::OtherProcess(const std::string& role, const std::string& store) {
     std::array<int, 2> ends{};
     if (pipe(ends.data()) != 0) {
         ADD_FAILURE() << "pipe";
@@ -90,8 +125,8 @@ OtherProcess::OtherProcess(const std::string& role, const std::string& path) {
     std::string program = "/proc/self/exe";
     std::string flag = kFlag;
     std::string role_text = role;
-    std::string path_text = path;
-    std::array<char*, 5> arguments{program.data(), flag.data(), role_text.data(), path_text.data(),
+    std::string store_text = store;
+    std::array<char*, 5> arguments{program.data(), flag.data(), role_text.data(), store_text.data(),
                                    nullptr};
     EXPECT_EQ(posix_spawn(&pid_, program.c_str(), &actions, nullptr, arguments.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
@@ -104,9 +139,14 @@ OtherProcess::~OtherProcess() {
 }
 
 bool OtherProcess::wait_until_ready() const {
+    return next_letter() == 'r';
+}
+
+char OtherProcess::next_letter() const {
     pollfd readable{output_, POLLIN, 0};
-    char letter = 0;
-    return poll(&readable, 1, 20'000) == 1 && read(output_, &letter, 1) == 1 && letter == 'r';
+    char letter = '-';
+    const bool is_there = poll(&readable, 1, 20'000) == 1 && read(output_, &letter, 1) == 1;
+    return is_there ? letter : '-';
 }
 
 void OtherProcess::send(int signal) const {

@@ -1,15 +1,14 @@
 """bench turn --peers: LangGraph.js with its Postgres saver, and the LangGraph JavaScript server,
 measured in the same run as Heddle; the saver on the same Postgres cluster.
 
-Their code is in bench/peers/. npm puts the versions of its lock files into build/peers/ once;
-whatever a measurement writes lies in the benchmark's temporary folder and the cluster.
+Their code is in bench/peers/, their packages below build/peers/ (peer_packages.py); whatever a
+measurement writes lies in the benchmark's temporary folder and the cluster.
 """
-import hashlib
+import contextlib
 import http.client
 import json
 import os
 import pathlib
-import shutil
 import signal
 import statistics
 import subprocess
@@ -19,9 +18,6 @@ import uuid
 import report
 import stack
 
-SOURCES = pathlib.Path(__file__).resolve().parent / "peers"
-NODE_MAJOR_MIN = 20
-INSTALL_SECONDS = 600
 SAVER, SERVER = "LangGraph.js saver", "LangGraph.js server"
 DATABASE = "langgraph"
 IN_FLIGHT = 64
@@ -43,54 +39,12 @@ def check_settings(settings):
     return "--peers needs the store postgres, the agents echo and chain5, and 1 and 64 in flight"
 
 
-def install(root):
-    """Puts the packages of both peers below build/peers, if they are not there; their folder."""
-    folder = root / "build/peers"
-    version = subprocess.run([stack.tool("node"), "--version"], capture_output=True, text=True,
-                             check=True).stdout.strip()
-    if int(version.lstrip("v").split(".")[0]) < NODE_MAJOR_MIN:
-        raise stack.BenchError(f"the peers need Node {NODE_MAJOR_MIN} or later and this is {version}; "
-                               "put a newer one first in PATH")
-    for name in ("saver", "server"):
-        lock = (SOURCES / name / "package-lock.json").read_bytes()
-        wanted, stamp = hashlib.sha256(lock).hexdigest(), folder / name / "installed"
-        if stamp.exists() and stamp.read_text() == wanted:
-            continue
-        print(f"installing the packages of {name} from npm", flush=True)
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
-        for file in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCES / name / file, folder / name)
-        try:
-            done = subprocess.run(
-                # Not `npm ci`: it wants the optional packages of systems on which no Heddle runs to
-                # be in the lock file as well. All that are in there are installed as they say.
-                [stack.tool("npm"), "install", "--ignore-scripts", "--no-audit", "--no-fund",
-                 "--loglevel=error"], cwd=folder / name, stdin=subprocess.DEVNULL,
-                capture_output=True, text=True, timeout=INSTALL_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise stack.BenchError(f"npm: not within {INSTALL_SECONDS} s") from None
-        if done.returncode != 0:
-            raise stack.BenchError(f"npm could not install the peers:\n{done.stderr.strip()}")
-        stamp.write_text(wanted)
-    return folder
-
-
-def project(here, installed, name):
-    """A fresh folder with the sources of a peer, in which Node finds its packages."""
-    folder = here.folder / f"peer-{name}-{uuid.uuid4()}"
-    shutil.copytree(SOURCES / name, folder)
-    shutil.copy(SOURCES / "graphs.mjs", folder)
-    (folder / "node_modules").symlink_to(installed / name / "node_modules")
-    return folder
-
-
 class Saver:
     """LangGraph.js with its Postgres saver, without HTTP."""
 
     def __init__(self, here, settings, postgres, message):
         self._settings, self._postgres, self._message = settings, postgres, message
-        self._folder = project(here, settings.peers, "saver")
+        self._folder = settings.peers.project(here.folder, "saver")
         postgres.ask(f"CREATE DATABASE {DATABASE}")
         self._run([{"mode": "setup"}], stack.START_SECONDS)
 
@@ -98,10 +52,11 @@ class Saver:
         """Runs one process for each of these options, together; their results."""
         common = {"message": self._message, "postgres": {
             "host": str(self._postgres.folder), "user": "heddle", "database": DATABASE}}
+        command = [self._settings.peers.node, self._folder / "saver.mjs"]
         processes = [subprocess.Popen(
-            [stack.tool("node"), self._folder / "saver.mjs", json.dumps({**common, **options})],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=environment()) for options in each]
+            command + [json.dumps({**common, **options})], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+            for options in each]
         deadline, results = time.monotonic() + seconds, []
         try:
             for process in processes:
@@ -115,6 +70,8 @@ class Saver:
             for process in processes:
                 process.kill()
                 process.wait()
+                process.stdout.close()
+                process.stderr.close()
         return results
 
     def new_threads(self, processes, pool):
@@ -135,11 +92,11 @@ class Saver:
                 "p99_us": latencies[int(0.99 * len(latencies))],
                 "written_bytes": written / sum(result["turns"] for result in results)}
 
-    def long_threads(self, turns):
+    def long_threads(self, turns, pool):
         """One thread to that many turns, one after another: several for the time, then for WAL."""
         self._postgres.ask("CHECKPOINT")
         threads = min(LONG_THREADS, self._settings.long_threads)
-        options = {"mode": "long", "pool": 10, "turns": turns}
+        options = {"mode": "long", "pool": pool, "turns": turns}
         (timed,) = self._run([{**options, "threads": threads}], LONG_SECONDS)
         (metered,) = self._run([{**options, "threads": min(3, threads), "meter": True}],
                                LONG_SECONDS)
@@ -157,12 +114,13 @@ class Server:
 
     def __init__(self, here, settings, jobs):
         self._here, self._settings = here, settings
-        folder, self.port = project(here, settings.peers, "server"), stack.free_port()
+        self.port = stack.free_port()
+        folder = settings.peers.project(here.folder, f"server-{self.port}")
         # The command wants to add a line to this file, and says so, if it is not in there.
         (folder / ".gitignore").write_text(".langgraph_api\n")
         cli = folder / "node_modules/@langchain/langgraph-cli/dist/cli/cli.mjs"
-        self._process, self._log = here.start(f"peer-{self.port}", [
-            stack.tool("node"), cli, "dev", "--no-browser", "--host", "127.0.0.1", "--port",
+        self._process, self._log = here.start(f"server-{self.port}", [
+            settings.peers.node, cli, "dev", "--no-browser", "--host", "127.0.0.1", "--port",
             self.port, "--n-jobs-per-worker", jobs, "--config", folder / "langgraph.json"],
             env=environment())
 
@@ -179,9 +137,8 @@ class Server:
         command ends before they do, and its successor must not share the processors with them."""
         pids = family(self._process.pid)
         self._here.stop(self._process)
-        deadline = time.monotonic() + stack.STOP_SECONDS
         for pid in reversed(pids):
-            end(pid, deadline)
+            end(pid)
 
     def check(self, agent, body):
         """One turn, looked at closely."""
@@ -211,7 +168,7 @@ def environment():
     kept = {name: value for name, value in os.environ.items()
             if not name.startswith(("LANGSMITH_", "LANGCHAIN_", "LANGGRAPH_"))}
     return {**kept, "LANGGRAPH_CLI_NO_ANALYTICS": "1", "LANGSMITH_TRACING": "false",
-            "LOG_LEVEL": "error", "BROWSER": "none"}
+            "NODE_ENV": "production", "LOG_LEVEL": "error", "BROWSER": "none"}
 
 
 def family(pid):
@@ -229,13 +186,17 @@ def runs(pid):
         return False
 
 
-def end(pid, deadline):
+def end(pid):
     """Ends a process that is not our child any more; by force if it does not within the time."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if runs(pid):
+        deadline = time.monotonic() + stack.STOP_SECONDS
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         while runs(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
+        if not runs(pid):
+            return
+    raise stack.BenchError(f"process {pid} of the {SERVER} does not end")
 
 
 class Peers:
@@ -271,7 +232,7 @@ class Peers:
         self._rounds.setdefault(tuple(key), []).append(figures)
 
     def measure_long(self, turns):
-        self._cases.append(self._saver.long_threads(turns))
+        self._cases.append(self._saver.long_threads(turns, self._choice[1]))
 
     def cases(self):
         cases = [{"store": store, "agent": agent, "kind": "peer", "peer": peer,

@@ -14,6 +14,7 @@ import sys
 import time
 
 import edge
+import peer_packages
 import peers
 import stack
 import turn
@@ -91,7 +92,7 @@ def fdatasync_us(path, times=50):
 
 def main():
     settings = parse_settings()
-    settings.peers = peers.install(ROOT) if settings.peers else None
+    settings.peers = peer_packages.Packages(ROOT) if settings.peers else None
     here = machine()
     print(", ".join(f"{name} {value}" for name, value in here.items()))
     if here["filesystem"] in ("tmpfs", "ramfs"):

@@ -78,19 +78,26 @@ class Saver:
         """Five-node turns, 64 at once in all, each in a new thread."""
         seconds = self._settings.seconds
         begin = time.time() + WARMUP_SECONDS
-        before = self._postgres.wal_bytes()
+        before, cpu = self._postgres.wal_bytes(), self._cpu_seconds()
         results = self._run([
             {"mode": "new", "pool": pool, "in_flight": IN_FLIGHT // processes,
              "from": 1000 * begin, "to": 1000 * (begin + seconds)}] * processes,
             WARMUP_SECONDS + seconds + stack.START_SECONDS)
-        written = self._postgres.wal_bytes() - before
+        turns = sum(result["turns"] for result in results)
+        written, cpu = self._postgres.wal_bytes() - before, self._cpu_seconds() - cpu
         latencies = sorted(us for result in results for us in result["latencies_us"])
         if not latencies:
             raise stack.BenchError(f"{SAVER}: no turn ended within {seconds} s")
         return {"rps": len(latencies) / seconds, "requests": len(latencies),
                 "p50_us": statistics.median(latencies),
                 "p99_us": latencies[int(0.99 * len(latencies))],
-                "written_bytes": written / sum(result["turns"] for result in results)}
+                "written_bytes": written / turns, "cpu_us_postgres": cpu * 1e6 / turns,
+                "cpu_us_node": statistics.mean(result["cpu_us"] for result in results)}
+
+    def _cpu_seconds(self):
+        """Of Postgres, whose sessions end with the process that opened them."""
+        pid = self._postgres.process.pid
+        return stack.cpu_of(pid, with_ended=True) + sum(map(stack.cpu_of, stack.children(pid)))
 
     def long_threads(self, turns, pool):
         """One thread to that many turns, one after another: several for the time, then for WAL."""
@@ -155,11 +162,15 @@ class Server:
             raise stack.BenchError(f"{SERVER}: {agent} answers {answer.status} {text[:400]!r}")
 
     def load(self, body, connections, seconds):
+        pids = family(self._process.pid)
+        cpu = sum(map(stack.cpu_of, pids))
         result = stack.run_load(
             self._settings.build, f"http://127.0.0.1:{self.port}/threads/{{uuid}}/runs/wait",
             "--body", body, "--expect", '"type": "ai"', "--connections", connections,
             "--warmup", WARMUP_SECONDS, "--duration", seconds)
-        return report.parse_heddle_load(result)
+        cpu = sum(map(stack.cpu_of, pids)) - cpu
+        return {**report.parse_heddle_load(result),
+                "cpu_us_node": cpu * 1e6 / result["answered_all"]}
 
 
 def environment():
@@ -278,6 +289,10 @@ def ratios_of(cases):
             "peers_server_chain_64": rate("chain5", peer=SERVER)}
 
 
+def cpu_us(case):
+    return sum(value for name, value in case.items() if name.startswith("cpu_us_"))
+
+
 def show(cases):
     """The peers beside Heddle's own figures of the same run."""
     theirs = [case for case in cases if case["kind"] in ("peer", "peer_long")]
@@ -286,12 +301,13 @@ def show(cases):
     ours = [case for case in cases if case["store"] == "postgres" and case["kind"] == "new"
             and case["in_flight"] in (1, IN_FLIGHT)]
     rows = [[c["agent"], c["in_flight"], c.get("peer", "Heddle"), c["store"], c["rps"],
-             c["p50_us"], c["p99_us"], c.get("written_bytes")]
+             c["p50_us"], c["p99_us"], c.get("written_bytes"), cpu_us(c)]
             for c in sorted(ours + [c for c in theirs if c["kind"] == "peer"],
                             key=lambda c: (c["agent"], c["in_flight"], c.get("peer", "")))]
-    print("\nbeside its peers; the saver is called without HTTP, Heddle and the server over HTTP")
+    print("\nbeside its peers; the saver is called without HTTP, Heddle and the server over HTTP;\n"
+          "WAL and processor time, that of Postgres and nginx included, are per turn")
     print(report.table(["agent", "in flight", "who", "store", "turns/s", "p50 us", "p99 us",
-                        "WAL bytes"], rows))
+                        "WAL bytes", "cpu us"], rows))
     long = [find(cases, kind="long", store="postgres", agent="chain5", answer="wait"),
             find(theirs, kind="peer_long")]
     turns = long[1]["turns"]

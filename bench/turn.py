@@ -8,7 +8,6 @@ With --peers also LangGraph.js with its Postgres saver and its server (peers.py)
 """
 import http.client
 import json
-import os
 import pathlib
 import statistics
 import uuid
@@ -32,7 +31,6 @@ FRONT = """
         location / { heddle_pass engines; heddle_read_timeout 60s; }
     }
 """
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def body_of(agent, answer="wait"):
@@ -83,7 +81,7 @@ class Backends:
         return groups
 
     def cpu_seconds(self):
-        return {name: sum(map(cpu_of, pids)) for name, pids in self.groups().items()}
+        return {name: sum(map(stack.cpu_of, pids)) for name, pids in self.groups().items()}
 
     def settle(self):
         """Begins a checkpoint's distance anew and touches the pages that each turn touches, so
@@ -97,14 +95,6 @@ class Backends:
         return stack.run_load(self.settings.build, self.front.url(path_of(thread, answer)),
                               "--body", body_of(agent, answer), "--expect", EXPECT[answer],
                               *options)
-
-
-def cpu_of(pid):
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0  # it has ended; Postgres does that with its background workers
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def run(settings):

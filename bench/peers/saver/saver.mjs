@@ -61,7 +61,7 @@ async function measureNew(peer) {
   const { from, to, in_flight: inFlight } = options;
   check(Date.now() < from, "the process started too late to warm up");
   const latencies = [];
-  let turns = 0;
+  let [turns, warmedUp, begun] = [0, 0, undefined];
   let last = "";
   const client = async () => {
     while (Date.now() < to) {
@@ -70,6 +70,9 @@ async function measureNew(peer) {
       await peer.turn(thread, 1);
       const now = Date.now();
       ++turns;
+      if (now >= from && !begun) {
+        [warmedUp, begun] = [turns, process.cpuUsage()];
+      }
       if (now >= from && now < to) {
         latencies.push(1000 * (performance.now() - started));
       }
@@ -77,8 +80,9 @@ async function measureNew(peer) {
     }
   };
   await Promise.all(Array.from({ length: inFlight }, client));
+  const { user, system } = process.cpuUsage(begun);
   await Peer.checkStored(last, 1);
-  return { turns, latencies_us: latencies };
+  return { turns, latencies_us: latencies, cpu_us: (user + system) / (turns - warmedUp) };
 }
 
 async function walBytes(meter) {

@@ -14,6 +14,8 @@ import sys
 import time
 
 import edge
+import peer_packages
+import peers
 import stack
 import turn
 
@@ -34,6 +36,8 @@ def parse_settings():
     parser.add_argument("--stores", default="memory,sqlite,postgres", help="turn: which stores")
     parser.add_argument("--agents", default="echo,chain5", help="turn: which agents")
     parser.add_argument("--in-flight", default="1,8,64", help="turn: how many at once")
+    parser.add_argument("--peers", action="store_true",
+                        help="turn: LangGraph.js and its server beside Heddle, from npm")
     parser.add_argument("--profile", metavar="FOLDER", type=pathlib.Path,
                         help="afterwards sample where the time goes (needs perf: linux-perf)")
     parser.add_argument("--callers", action="store_true", help="--profile: call chains as well")
@@ -52,6 +56,9 @@ def parse_settings():
     if settings.quick:
         settings.rounds, settings.seconds, settings.long_threads = 1, 1, 1
     settings.root = ROOT
+    fault = peers.check_settings(settings) if settings.peers else None
+    if fault:
+        parser.error(fault)
     settings.build = pathlib.Path(os.environ.get("HEDDLE_BUILD", ROOT / "build/release")).resolve()
     settings.module = settings.build / "ngx_module/ngx_http_heddle_module.so"
     return settings
@@ -85,6 +92,7 @@ def fdatasync_us(path, times=50):
 
 def main():
     settings = parse_settings()
+    settings.peers = peer_packages.Packages(ROOT) if settings.peers else None
     here = machine()
     print(", ".join(f"{name} {value}" for name, value in here.items()))
     if here["filesystem"] in ("tmpfs", "ramfs"):

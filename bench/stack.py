@@ -21,6 +21,7 @@ START_SECONDS = 30
 STOP_SECONDS = 20
 NOBODY = "nobody"
 AGENTS = ("echo", "chain5")
+TICKS = os.sysconf("SC_CLK_TCK")
 STATEMENTS = ("-c", "shared_preload_libraries=pg_stat_statements", "-c", "track_io_timing=on")
 
 
@@ -60,6 +61,15 @@ def answers(port):
 def children(pid):
     """The pids of the processes that one started itself and that still run."""
     return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_of(pid, with_ended=False):
+    """Processor seconds of a process; on demand with those of its children that have ended."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0  # it has ended; Postgres does that with its background workers
+    return sum(map(int, fields[11:15 if with_ended else 13])) / TICKS
 
 
 def tool(name):

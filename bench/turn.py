@@ -4,21 +4,22 @@
   long   one thread gets 200 turns, one after another: does turn 200 cost what turn 1 did?
          answered with the whole conversation (`wait`) and with the step's changes (`updates`)
 on the stores memory, sqlite and postgres, with the agents echo (one node) and chain5 (five).
+With --peers also LangGraph.js with its Postgres saver and its server (peers.py).
 """
 import http.client
 import json
-import os
 import pathlib
 import statistics
 import uuid
 
+import peers
 import profiling
 import report
 import stack
 
 NAME = "turn"
 TURNS = 200
-BOUNDS = {"turn_200_ms": ("<=", 1.3), "turn_200_wal": ("<=", 1.3)}
+BOUNDS = {"turn_200_ms": ("<=", 1.3), "turn_200_wal": ("<=", 1.3), **peers.BOUNDS}
 RATES = {("postgres", "echo", 64): 4000, ("postgres", "chain5", 64): 1200}
 EXPECT = {"wait": '"type":"ai"', "updates": "event: updates"}
 MESSAGE = "Which day suits you for the appointment, and which of our two houses is nearer?"
@@ -30,7 +31,6 @@ FRONT = """
         location / { heddle_pass engines; heddle_read_timeout 60s; }
     }
 """
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def body_of(agent, answer="wait"):
@@ -81,7 +81,7 @@ class Backends:
         return groups
 
     def cpu_seconds(self):
-        return {name: sum(map(cpu_of, pids)) for name, pids in self.groups().items()}
+        return {name: sum(map(stack.cpu_of, pids)) for name, pids in self.groups().items()}
 
     def settle(self):
         """Begins a checkpoint's distance anew and touches the pages that each turn touches, so
@@ -97,14 +97,6 @@ class Backends:
                               *options)
 
 
-def cpu_of(pid):
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0  # it has ended; Postgres does that with its background workers
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def run(settings):
     """Measures; returns {"cases": [...], "ratios": {...}} and prints both."""
     cases, ceiling = [], []
@@ -114,8 +106,12 @@ def run(settings):
             try:
                 sizes = {agent: probe(backends, agent) for agent in settings.agents}
                 ceiling = ceiling or measure_ceilings(here, settings, sizes)
+                others = start_peers(backends, here)
                 cases += measure_long(backends, here)
-                cases += measure_new(backends)
+                cases += measure_new(backends, others)
+                if others:
+                    others.measure_long(TURNS)
+                    cases += others.cases()
                 if settings.profile:
                     profile_turns(backends)
                 backends.front.check_log()
@@ -126,6 +122,13 @@ def run(settings):
     ratios = ratios_of(cases)
     show(cases, ceiling, ratios)
     return {"cases": cases + ceiling, "ratios": ratios}
+
+
+def start_peers(backends, here):
+    """What to measure beside Heddle on its Postgres; None if that is not asked for."""
+    if backends.postgres is None or backends.settings.peers is None:
+        return None
+    return peers.Peers(here, backends.settings, backends.postgres, MESSAGE, body_of)
 
 
 def probe(backends, agent):
@@ -180,13 +183,16 @@ def measure_ceilings(here, settings, sizes):
     return cases
 
 
-def measure_new(backends):
+def measure_new(backends, others=None):
+    """The rounds; in each of them the others, if any, take their turn after us."""
     settings, rounds = backends.settings, {}
     for _ in range(settings.rounds):
         for agent in settings.agents:
             for connections in settings.in_flight:
                 rounds.setdefault((agent, connections), []).append(
                     new_threads(backends, agent, connections))
+        if others:
+            others.measure_round()
     return [{"store": backends.store, "agent": agent, "kind": "new", "in_flight": connections,
              "engines": settings.engines, "rounds": settings.rounds, **report.median_of(figures)}
             for (agent, connections), figures in rounds.items()]
@@ -307,6 +313,7 @@ def ratios_of(cases):
         ratios[f"turn_200_ms{answer}{suffix}"] = case["growth_ms"]
         if "growth_bytes" in case:
             ratios[f"turn_200_wal{suffix}"] = case["growth_bytes"]
+    ratios.update(peers.ratios_of(cases))
     return dict(sorted(ratios.items(), key=lambda item: (item[0] not in BOUNDS, item[0])))
 
 
@@ -324,6 +331,7 @@ def show(cases, ceiling, ratios):
     print(f"\none thread of {TURNS} turns; medians of turns 1-10 and {TURNS - 9}-{TURNS}")
     print(report.table(["store", "agent", "answer", "first us", "last us", "ratio",
                         "first bytes", "last bytes", "ratio"], rows))
+    peers.show(cases)
     print("\nratios (echo on Postgres unless named):")
     print("\n".join(report.ratio_lines(ratios, BOUNDS)))
     for case in [c for c in cases if c["kind"] == "new"]:

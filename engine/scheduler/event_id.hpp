@@ -9,7 +9,7 @@
 namespace heddle::scheduler {
 
 /// Where an event stands in its run's stream: the `id:` of server-sent events. Ids ascend within a
-/// run whatever engine makes them, so a client's last id means the same to every engine (ADR 0007).
+/// run whatever engine makes them, so a client's last id means the same to every engine (ADR 0009).
 ///
 /// An event of a superstep that is on disk belongs to journal row `rows - 1` and has attempt 0:
 /// whoever reads the row gives the event the same id. What happens while a superstep runs (tokens,

@@ -301,13 +301,13 @@ def show(cases):
     ours = [case for case in cases if case["store"] == "postgres" and case["kind"] == "new"
             and case["in_flight"] in (1, IN_FLIGHT)]
     rows = [[c["agent"], c["in_flight"], c.get("peer", "Heddle"), c["store"], c["rps"],
-             c["p50_us"], c["p99_us"], c.get("written_bytes"), cpu_us(c)]
+             c["rps_spread"], c["p50_us"], c["p99_us"], c.get("written_bytes"), cpu_us(c)]
             for c in sorted(ours + [c for c in theirs if c["kind"] == "peer"],
                             key=lambda c: (c["agent"], c["in_flight"], c.get("peer", "")))]
     print("\nbeside its peers; the saver is called without HTTP, Heddle and the server over HTTP;\n"
           "WAL and processor time, that of Postgres and nginx included, are per turn")
-    print(report.table(["agent", "in flight", "who", "store", "turns/s", "p50 us", "p99 us",
-                        "WAL bytes", "cpu us"], rows))
+    print(report.table(["agent", "in flight", "who", "store", "turns/s", "spread", "p50 us",
+                        "p99 us", "WAL bytes", "cpu us"], rows))
     long = [find(cases, kind="long", store="postgres", agent="chain5", answer="wait"),
             find(theirs, kind="peer_long")]
     turns = long[1]["turns"]

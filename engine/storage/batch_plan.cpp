@@ -10,16 +10,16 @@ bool BatchCut::admit(const ThreadClaim& claim) {
 
 bool BatchCut::admit(const ThreadWrite& write) {
     // A run that is deleted must not have been touched by the same statement: such a write, a
-    // release and a deletion end what may be merged for their thread.
-    const bool ends = write.release || write.delete_thread || !write.deleted_runs.empty();
+    // release, a rollback and a deletion end what may be merged for their thread.
+    const bool removes = write.delete_thread || write.rollback_to || !write.deleted_runs.empty();
+    const bool ends = write.release || removes;
     const auto [at, is_new] = seen_.try_emplace(write.thread_id, Seen{Phase::write, write.epoch});
     auto& seen = at->second;
     if (!is_new) {
         if (seen.phase == Phase::sealed) {
             return false;
         }
-        if (seen.phase == Phase::write &&
-            (seen.epoch != write.epoch || write.delete_thread || !write.deleted_runs.empty())) {
+        if (seen.phase == Phase::write && (seen.epoch != write.epoch || removes)) {
             return false;
         }
         // After a claim in the same batch only a write of an older epoch can come, and claims are

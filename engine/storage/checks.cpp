@@ -46,6 +46,12 @@ Status check_write(const ThreadWrite& write) {
             return checked;
         }
     }
+    const bool alone = !write.status && !write.metadata && !write.interrupts && !write.release &&
+                       write.journal.empty() && write.new_runs.empty() && write.run_updates.empty();
+    if (write.rollback_to && (!alone || *write.rollback_to < kNoSeq)) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a rollback names a row, or none, and stands alone", "rollback_to"};
+    }
     for (const auto& run : write.new_runs) {
         if (run.request_hash.size() > kRequestHashBytesMax) {
             return base::Error{base::ErrorCode::invalid_argument,

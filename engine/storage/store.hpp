@@ -100,6 +100,9 @@ struct ThreadWrite {
     std::vector<RunRow> new_runs;
     std::vector<RunUpdate> run_updates;
     std::vector<RunId> deleted_runs;
+    /// The journal rows above it go, and head moves to it (kNoSeq: the thread has none left).
+    /// Stands alone with deleted_runs.
+    std::optional<Seq> rollback_to;
     bool delete_thread = false;  ///< with all its rows; everything else is ignored
     bool release = false;        ///< give up ownership with this write
 };

@@ -110,6 +110,45 @@ TEST_P(WriteTest, ARunGoesThroughItsStates) {
     EXPECT_TRUE(engine->find_run(both[1].id));
 }
 
+TEST_P(WriteTest, ARollbackTakesRowsAndRunsBackAndTheirPlaceIsFreeAgain) {
+    auto engine = open_engine();
+    const auto thread = new_thread_id();
+    const auto claimed = engine->claim(thread);
+    auto write = make_write(claimed);
+    write.journal = {make_row(0), make_row(1), make_row(2)};
+    write.new_runs = {make_run(thread), make_run(thread)};
+    ASSERT_TRUE(engine->write(write));
+
+    auto back = make_write(claimed);
+    back.rollback_to = 0;
+    back.deleted_runs = {write.new_runs[1].id};
+    ASSERT_TRUE(engine->write(back));
+    EXPECT_EQ(engine->thread(thread)->head, 0);
+    EXPECT_EQ(seqs(*engine->chain(thread)), std::vector<storage::Seq>{0});
+    EXPECT_TRUE(engine->find_run(write.new_runs[0].id));
+    EXPECT_EQ(code_of(engine->find_run(write.new_runs[1].id)), ErrorCode::not_found);
+
+    auto again = make_write(claimed);
+    again.journal = {make_row(1)};
+    ASSERT_TRUE(engine->write(again)) << "the rows are gone, so their numbers are free";
+    EXPECT_EQ((*engine->chain(thread))[1].checkpoint_id, again.journal[0].checkpoint_id);
+
+    auto all = make_write(claimed);
+    all.rollback_to = storage::kNoSeq;
+    ASSERT_TRUE(engine->write(all));
+    EXPECT_EQ(engine->thread(thread)->head, storage::kNoSeq);
+    EXPECT_TRUE(engine->chain(thread)->empty());
+
+    auto mixed = make_write(claimed);
+    mixed.rollback_to = storage::kNoSeq;
+    mixed.journal = {make_row(0)};
+    EXPECT_EQ(code_of(engine->write(mixed)), ErrorCode::invalid_argument);
+    auto stale = make_write(claimed);
+    stale.rollback_to = storage::kNoSeq;
+    stale.epoch -= 1;
+    EXPECT_EQ(code_of(engine->write(stale)), ErrorCode::stale_epoch);
+}
+
 TEST_P(WriteTest, ARepeatedJournalRowIsAConflictAndNothingIsWritten) {
     auto engine = open_engine();
     const auto thread = new_thread_id();

@@ -192,6 +192,10 @@ void Database::apply(Thread& thread, const ThreadWrite& write) {
     if (write.interrupts) {
         row.interrupts = *write.interrupts;
     }
+    if (write.rollback_to) {
+        thread.journal.erase(thread.journal.upper_bound(*write.rollback_to), thread.journal.end());
+        row.head = *write.rollback_to;
+    }
     for (const auto& step : write.journal) {
         thread.journal.emplace(step.seq, step);
     }

@@ -69,6 +69,18 @@ const Statement kDelete{
     "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
     "FROM unnest($2::int8[]) AS i (key) WHERE (i.key IN (SELECT key FROM ok)) IS NOT TRUE"};
 
+const Statement kRollBack{
+    "roll_back",
+    "WITH ok AS (UPDATE heddle.threads t SET updated_at = $2::int8, head_seq = i.seq, "
+    "batch = $8::int8 FROM unnest($3::int8[], $4::int8[], $5::int8[]) AS i (key, epoch, seq) "
+    "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
+    "AND t.batch < $8 RETURNING t.thread_key AS key, i.seq), "
+    "j AS (DELETE FROM heddle.journal l USING ok WHERE l.thread_key = ok.key AND l.seq > ok.seq), "
+    "d AS (DELETE FROM heddle.runs r USING unnest($6::int8[], $7::uuid[]) AS i (key, run_id) "
+    "WHERE r.thread_key = i.key AND r.run_id = i.run_id AND " HEDDLE_PG_IN_OK("i.key") ") "
+    "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
+    "FROM unnest($3::int8[]) AS i (key) WHERE (i.key IN (SELECT key FROM ok)) IS NOT TRUE"};
+
 // What became of batch $3, and a fence against it: it waits for the rows that the lost statement
 // may still hold, and gives those that it did not change a number ($4) behind which it comes too
 // late. Always a transaction that writes, so its commit also waits until what it found is on disk
@@ -215,10 +227,10 @@ const Statement kListRuns{
 
 void prepare_all(pqxx::connection& session) {
     for (const auto* statement :
-         {&kWrite,       &kDelete,      &kFence,       &kHasJournal,  &kHasRun,     &kNextKeys,
-          &kClaim,       &kOpenRuns,    &kOwners,      &kEvict,       &kRegister,   &kHeartbeat,
-          &kHasEngine,   &kUnregister,  &kListEngines, &kFindOrphans, &kLoadThread, &kLoadChain,
-          &kLoadChainOf, &kListJournal, &kLoadRun,     &kFindRun,     &kListRuns}) {
+         {&kWrite,     &kDelete,      &kRollBack,    &kFence,       &kHasJournal,  &kHasRun,
+          &kNextKeys,  &kClaim,       &kOpenRuns,    &kOwners,      &kEvict,       &kRegister,
+          &kHeartbeat, &kHasEngine,   &kUnregister,  &kListEngines, &kFindOrphans, &kLoadThread,
+          &kLoadChain, &kLoadChainOf, &kListJournal, &kLoadRun,     &kFindRun,     &kListRuns}) {
         session.prepare(statement->name, statement->sql);
     }
 }

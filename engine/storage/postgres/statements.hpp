@@ -13,6 +13,7 @@ struct Statement {
 
 extern const Statement kWrite;
 extern const Statement kDelete;
+extern const Statement kRollBack;
 extern const Statement kFence;
 extern const Statement kHasJournal;
 extern const Statement kHasRun;

@@ -118,12 +118,16 @@ void Writer::serve(std::span<Operation> batch) {
 void Writer::commit(std::span<Operation> part) {
     std::vector<ClaimOperation*> claims;
     std::vector<WriteOperation*> writes;
+    std::vector<WriteOperation*> rollbacks;
     std::vector<WriteOperation*> removals;
     auto deadline = base::Instant::max();
     for (auto& operation : part) {
         deadline = std::min(deadline, operation.deadline);
         if (auto* body = std::get_if<WriteOperation>(&operation.body)) {
-            (body->write.delete_thread ? removals : writes).push_back(body);
+            auto& kind = body->write.delete_thread ? removals
+                         : body->write.rollback_to ? rollbacks
+                                                   : writes;
+            kind.push_back(body);
         } else {
             claims.push_back(&std::get<ClaimOperation>(operation.body));
         }
@@ -133,6 +137,9 @@ void Writer::commit(std::span<Operation> part) {
     }
     if (!writes.empty()) {
         write(writes, deadline);
+    }
+    if (!rollbacks.empty()) {
+        roll_back(rollbacks, deadline);
     }
     if (!removals.empty()) {
         remove(removals, deadline);
@@ -189,6 +196,31 @@ void Writer::remove(Writes writes, base::Instant deadline) {
         parameters.add(part.front()->engine).add(std::move(keys)).add(std::move(epochs));
         parameters.add(number);
         return connection.execute(kDelete, parameters, deadline);
+    });
+}
+
+void Writer::roll_back(Writes writes, base::Instant deadline) {
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
+        BinaryArray keys{ElementType::int8};
+        BinaryArray epochs{ElementType::int8};
+        BinaryArray seqs{ElementType::int8};
+        BinaryArray run_keys{ElementType::int8};
+        BinaryArray runs{ElementType::uuid};
+        for (const auto* operation : part) {
+            const auto& write = operation->write;
+            keys.add_int8(write.key);
+            epochs.add_int8(write.epoch);
+            seqs.add_int8(*write.rollback_to);
+            for (const auto& run : write.deleted_runs) {
+                run_keys.add_int8(write.key);
+                runs.add(run.uuid);
+            }
+        }
+        Parameters parameters;
+        parameters.add(part.front()->engine).add(base::unix_microseconds());
+        parameters.add(std::move(keys)).add(std::move(epochs)).add(std::move(seqs));
+        parameters.add(std::move(run_keys)).add(std::move(runs)).add(number);
+        return connection.execute(kRollBack, parameters, deadline);
     });
 }
 

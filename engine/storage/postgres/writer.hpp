@@ -76,6 +76,7 @@ private:
     Connection* connect(base::Instant deadline);
 
     void write(Writes writes, base::Instant deadline);
+    void roll_back(Writes writes, base::Instant deadline);
     void remove(Writes writes, base::Instant deadline);
     template <class Execute>
     void settle(Writes writes, base::Instant deadline, Execute execute);

@@ -52,6 +52,7 @@ constexpr const char* kDeleteRun = "DELETE FROM runs WHERE run_id = ?1 AND threa
 constexpr const char* kDeleteThread =
     "DELETE FROM threads WHERE thread_key = ?1 AND epoch = ?2 AND owner = ?3";
 constexpr const char* kDeleteJournal = "DELETE FROM journal WHERE thread_key = ?1";
+constexpr const char* kRollBack = "DELETE FROM journal WHERE thread_key = ?1 AND seq > ?2";
 constexpr const char* kDeleteRuns = "DELETE FROM runs WHERE thread_key = ?1";
 
 }  // namespace
@@ -175,7 +176,9 @@ bool Tables::update_thread(const EngineId& engine, const ThreadWrite& write) {
         query.bind_null();
     }
     query.bind_optional(write.metadata).bind_optional(write.interrupts);
-    if (write.journal.empty()) {
+    if (write.rollback_to) {
+        query.bind(*write.rollback_to);
+    } else if (write.journal.empty()) {
         query.bind_null();
     } else {
         query.bind(write.journal.back().seq);
@@ -223,6 +226,9 @@ Status Tables::write(const EngineId& engine, const ThreadWrite& write) {
     }
     if (!update_thread(engine, write)) {
         return refuse(write.key);
+    }
+    if (write.rollback_to) {
+        Query{connection_, kRollBack}.bind(write.key).bind(*write.rollback_to).run();
     }
     insert_journal(write);
     change_runs(write);

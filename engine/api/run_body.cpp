@@ -149,11 +149,6 @@ void read_policies(Fields& body, bool stateless, RunBody& to) {
     if (const auto at =
             body.choice("multitask_strategy", {"reject", "enqueue", "interrupt", "rollback"})) {
         run.strategy = static_cast<scheduler::MultitaskStrategy>(*at);
-        if (*at > 1) {
-            body.refuse_unsupported(
-                "multitask_strategy",
-                "interrupt and rollback are not supported; enqueue and reject are");
-        }
     }
     // The deprecated field goes first, so that durability wins where both are given.
     if (const auto during = body.flag("checkpoint_during")) {

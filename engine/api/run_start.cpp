@@ -182,7 +182,7 @@ base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread,
 }
 
 base::Task<> Api::cancel_quietly(ThreadId thread, RunId run) {
-    const auto status = co_await scheduler_.of(thread).cancel_run(thread, run);
+    const auto status = co_await scheduler_.of(thread).cancel_run(thread, run, false);
     if (!status) {
         observe::log(observe::LogLevel::info, "api", "run {} not cancelled: {}", run.to_string(),
                      status.error().message);

@@ -208,16 +208,14 @@ base::Task<Api::Outcome> Api::cancel_run(Call& call) {
         co_return wait.error();
     }
     const auto* action = call.query.find("action");
-    if (action != nullptr && *action == "rollback") {
-        co_return Error{ErrorCode::unsupported, "action: rollback is not supported", "action"};
-    }
-    if (action != nullptr && !action->empty() && *action != "interrupt") {
+    const bool roll_back = action != nullptr && *action == "rollback";
+    if (action != nullptr && !action->empty() && !roll_back && *action != "interrupt") {
         co_return Error{ErrorCode::invalid_argument, "action must be interrupt or rollback",
                         "action"};
     }
     const auto before = scheduler_.of(path->thread).find_run(path->thread, path->run);
     std::function<base::Task<base::Status>()> operation = [&] {
-        return scheduler_.of(path->thread).cancel_run(path->thread, path->run);
+        return scheduler_.of(path->thread).cancel_run(path->thread, path->run, roll_back);
     };
     auto status = co_await with_owner<base::Status>(call, std::move(operation));
     if (!status) {

@@ -206,6 +206,28 @@ base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(sto
     co_return std::optional<storage::JournalRow>{};
 }
 
+base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
+                                                       base::ThreadId thread,
+                                                       base::RunId run) {
+    constexpr std::int32_t kPage = 1000;
+    auto before = storage::kNoSeq;
+    while (true) {
+        const auto rows = co_await list_rows(store, thread, before, kPage);
+        if (!rows) {
+            co_return rows.error();
+        }
+        for (const auto& row : *rows) {
+            if (row.run_id != run) {
+                co_return row.seq;
+            }
+            before = row.seq;
+        }
+        if (rows->size() < static_cast<std::size_t>(kPage)) {
+            co_return storage::kNoSeq;
+        }
+    }
+}
+
 base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::Store& store,
                                                                        const Catalog& catalog,
                                                                        base::ThreadId thread,

@@ -35,6 +35,11 @@ base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(sto
                                                                              base::ThreadId thread,
                                                                              base::RunId run);
 
+/// The newest row before those of `run`, which is the thread's newest run; kNoSeq if there is none.
+base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
+                                                       base::ThreadId thread,
+                                                       base::RunId run);
+
 /// The events of all supersteps of `run` that are on disk, in order.
 /// @return as read_state()
 base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::Store& store,

@@ -91,6 +91,8 @@ private:
     RunLog log_;
     base::CancelSource cancel_;
     bool accepted_ = false;
+    bool roll_back_ = false;                   ///< when it stops, it is taken back
+    storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
     bool resumed_ = false;  ///< it was begun before this session: rows of it may be there
     std::optional<base::Error> failure_;  ///< it never was, or this engine lost it
     std::optional<RunOutcome> outcome_;

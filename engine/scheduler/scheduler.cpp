@@ -106,13 +106,15 @@ RunHandle ShardScheduler::find_run(const base::ThreadId& thread, const base::Run
     return ended != nullptr && ended->row().thread_id == thread ? ended : nullptr;
 }
 
-base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread, base::RunId run) {
+base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread,
+                                                    base::RunId run,
+                                                    bool roll_back) {
     auto opened = co_await sessions_->open_existing(thread);
     if (!opened) {
         co_return std::move(opened).error();
     }
     const base::Error reason{base::ErrorCode::cancelled, "the run was cancelled"};
-    if (opened->session->cancel_run(run, reason)) {
+    if (opened->session->cancel_run(run, reason, roll_back)) {
         co_return base::ok();
     }
     const auto row = co_await load_run(sessions_->context().store, thread, run);

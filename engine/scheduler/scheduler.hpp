@@ -70,7 +70,8 @@ public:
 
     /// Stops a waiting or executing run: it ends as `interrupted`. Returns when it has been told
     /// to, not when it has ended (wait_finished). @return not_found; ok if it had ended already
-    base::Task<base::Status> cancel_run(base::ThreadId thread, base::RunId run);
+    /// @param roll_back  its row and its checkpoints go as well
+    base::Task<base::Status> cancel_run(base::ThreadId thread, base::RunId run, bool roll_back);
 
     base::Task<base::Result<storage::ThreadRow>> create_thread(base::ThreadId thread,
                                                                std::string metadata,

@@ -17,6 +17,10 @@ void ThreadSession::write_soon(Written done) {
     if (done) {
         on_written_.push_back(std::move(done));
     }
+    post_flush();
+}
+
+void ThreadSession::post_flush() {
     if (writing_ || flush_posted_) {
         return;
     }
@@ -24,6 +28,26 @@ void ThreadSession::write_soon(Written done) {
     context_.shard.post([self = shared_from_this()] {
         self->flush_posted_ = false;
         self->flush();
+    });
+}
+
+base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to, base::RunId run) {
+    if (lost_) {
+        co_return *lost_;
+    }
+    // What has not left yet never will.
+    const auto is_its = [&run](const auto& each) { return each.run_id == run; };
+    const auto is_it = [&run](const auto& each) { return each.id == run; };
+    std::erase_if(pending_.journal, is_its);
+    std::erase_if(pending_.new_runs, is_it);
+    std::erase_if(pending_.run_updates, is_it);
+    rollback_.emplace();
+    rollback_->rollback_to = to;
+    rollback_->deleted_runs.push_back(run);
+    co_return co_await base::from_callback<base::Status>([this](auto done) {
+        on_rolled_back_.push_back(
+            [done = std::move(done)](const base::Status& written) mutable { done(written); });
+        post_flush();
     });
 }
 
@@ -35,20 +59,26 @@ base::Task<base::Status> ThreadSession::write_now() {
 }
 
 void ThreadSession::flush() {
-    if (writing_ || !dirty_ || lost_) {
+    if (writing_ || lost_ || (!dirty_ && !rollback_)) {
         return;
     }
     writing_ = true;
-    dirty_ = false;
-    pending_.key = thread_.key;
-    pending_.thread_id = thread_.id;
-    pending_.epoch = epoch_;
-    in_flight_ = std::exchange(on_written_, {});
-    context_.store.write(
-        std::exchange(pending_, {}), [self = shared_from_this()](base::Status written) {
-            auto& shard = self->context_.shard;
-            shard.post([self, written = std::move(written)] { self->on_flushed(written); });
-        });
+    storage::ThreadWrite write;
+    if (rollback_) {
+        write = *std::exchange(rollback_, std::nullopt);
+        in_flight_ = std::exchange(on_rolled_back_, {});
+    } else {
+        dirty_ = false;
+        write = std::exchange(pending_, {});
+        in_flight_ = std::exchange(on_written_, {});
+    }
+    write.key = thread_.key;
+    write.thread_id = thread_.id;
+    write.epoch = epoch_;
+    context_.store.write(std::move(write), [self = shared_from_this()](base::Status written) {
+        auto& shard = self->context_.shard;
+        shard.post([self, written = std::move(written)] { self->on_flushed(written); });
+    });
 }
 
 void ThreadSession::on_flushed(const base::Status& status) {

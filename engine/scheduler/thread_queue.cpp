@@ -15,8 +15,18 @@ Actions ThreadQueue::submit(base::RunId run, MultitaskStrategy strategy) {
         case MultitaskStrategy::reject:
             return {RefuseRun{run, base::ErrorCode::thread_busy}};
         case MultitaskStrategy::interrupt:
-        case MultitaskStrategy::rollback:
-            return {RefuseRun{run, base::ErrorCode::unsupported}};
+        case MultitaskStrategy::rollback: {
+            const bool roll_back = strategy == MultitaskStrategy::rollback;
+            Actions actions;
+            while (!waiting_.empty()) {
+                const auto more = cancel(waiting_.front(), roll_back);
+                actions.insert(actions.end(), more.begin(), more.end());
+            }
+            const auto last = cancel(*executing_, roll_back);
+            actions.insert(actions.end(), last.begin(), last.end());
+            waiting_.push_back(run);
+            return actions;
+        }
         case MultitaskStrategy::enqueue:
             break;
     }
@@ -38,16 +48,16 @@ Actions ThreadQueue::finished(base::RunId run) {
     return {StartRun{*executing_}};
 }
 
-Actions ThreadQueue::cancel(base::RunId run) {
+Actions ThreadQueue::cancel(base::RunId run, bool roll_back) {
     if (executing_ == run) {
-        return {CancelRun{run}};
+        return {roll_back ? Action{RollBackRun{run}} : Action{CancelRun{run}}};
     }
     const auto at = std::find(waiting_.begin(), waiting_.end(), run);
     if (at == waiting_.end()) {
         return {};
     }
     waiting_.erase(at);
-    return {DropRun{run}};
+    return {roll_back ? Action{RemoveRun{run}} : Action{DropRun{run}}};
 }
 
 }  // namespace heddle::scheduler

@@ -29,12 +29,22 @@ struct DropRun {
     base::RunId run;
     friend bool operator==(const DropRun&, const DropRun&) = default;
 };
+/// As CancelRun; when it has ended, it and its checkpoints are taken back.
+struct RollBackRun {
+    base::RunId run;
+    friend bool operator==(const RollBackRun&, const RollBackRun&) = default;
+};
+/// A waiting run left the queue as if it had never been.
+struct RemoveRun {
+    base::RunId run;
+    friend bool operator==(const RemoveRun&, const RemoveRun&) = default;
+};
 struct RefuseRun {
     base::RunId run;
     base::ErrorCode code;
     friend bool operator==(const RefuseRun&, const RefuseRun&) = default;
 };
-using Action = std::variant<StartRun, CancelRun, DropRun, RefuseRun>;
+using Action = std::variant<StartRun, CancelRun, DropRun, RollBackRun, RemoveRun, RefuseRun>;
 using Actions = std::vector<Action>;
 
 /// The runs of one thread, one executing at a time, the others in order of acceptance. A pure
@@ -44,12 +54,15 @@ public:
     /// @param waiting_max  runs that may wait behind the executing one
     explicit ThreadQueue(std::size_t waiting_max) : waiting_max_{waiting_max} {}
 
-    /// Refusals: thread_busy (reject), overloaded (waiting_max), unsupported (interrupt, rollback).
+    /// interrupt and rollback concern all runs that are here, the waiting ones too; the new one
+    /// starts when the executing one has ended. Refusals: thread_busy (reject), overloaded
+    /// (waiting_max).
     [[nodiscard]] Actions submit(base::RunId run, MultitaskStrategy strategy);
     /// `run` has ended, however it did; it must be the executing one.
     [[nodiscard]] Actions finished(base::RunId run);
     /// Nothing if the run is not here.
-    [[nodiscard]] Actions cancel(base::RunId run);
+    /// @param roll_back  RollBackRun and RemoveRun instead of CancelRun and DropRun
+    [[nodiscard]] Actions cancel(base::RunId run, bool roll_back = false);
 
     [[nodiscard]] const std::optional<base::RunId>& executing() const noexcept {
         return executing_;

@@ -17,6 +17,12 @@ std::string error_json(const base::Error& error) {
                                       {"message", error.message}});
 }
 
+base::Error newer_run(MultitaskStrategy strategy) {
+    return {base::ErrorCode::cancelled, strategy == MultitaskStrategy::rollback
+                                            ? "taken back by a newer run of the thread"
+                                            : "interrupted by a newer run of the thread"};
+}
+
 }  // namespace
 
 ThreadSession::ThreadSession(SessionContext& context, storage::ClaimOutcome claim)
@@ -49,7 +55,11 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
                                      fmt::format("given up after {} attempts", run->row_.attempt)});
         } else {
             context_.metrics.runs_recovered_total.fetch_add(1, std::memory_order_relaxed);
-            carry_out(queue_.submit(run->row_.id, MultitaskStrategy::enqueue));
+            // One that interrupts or takes back does so after a crash as well.
+            const auto strategy = run->request_.strategy == MultitaskStrategy::reject
+                                      ? MultitaskStrategy::enqueue
+                                      : run->request_.strategy;
+            carry_out(queue_.submit(run->row_.id, strategy), newer_run(strategy));
         }
     }
 }
@@ -78,7 +88,8 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     note_graph(*run);
     pending_.new_runs.push_back(run->row_);
     pending_.status = storage::ThreadStatus::busy;
-    carry_out(actions);
+    const auto reason = newer_run(run->request_.strategy);
+    carry_out(actions, reason);
     // A row that was never stored settles through lose(): any failed write loses the session.
     write_soon([run](const base::Status& written) {
         if (written) {
@@ -89,18 +100,10 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     return run;
 }
 
-bool ThreadSession::cancel_run(const base::RunId& run, base::Error reason) {
-    const auto actions = queue_.cancel(run);
-    if (actions.empty()) {
-        return false;
-    }
-    const auto handle = find_run(run);
-    if (std::holds_alternative<CancelRun>(actions.front())) {
-        handle->cancel_.cancel(std::move(reason));
-    } else {
-        carry_out(actions);
-    }
-    return true;
+bool ThreadSession::cancel_run(const base::RunId& run, const base::Error& reason, bool roll_back) {
+    const auto actions = queue_.cancel(run, roll_back);
+    carry_out(actions, reason);
+    return !actions.empty();
 }
 
 void ThreadSession::cancel_all(const base::Error& reason) {
@@ -109,7 +112,7 @@ void ThreadSession::cancel_all(const base::Error& reason) {
         ids.push_back(id);
     }
     for (const auto& id : ids) {
-        (void)cancel_run(id, reason);
+        (void)cancel_run(id, reason, false);
     }
 }
 
@@ -201,7 +204,7 @@ void ThreadSession::lose(const base::Error& error, bool recover) {
     context_.forget(thread_.id, recover);
 }
 
-void ThreadSession::carry_out(const Actions& actions) {
+void ThreadSession::carry_out(const Actions& actions, const base::Error& reason) {
     for (const auto& action : actions) {
         if (const auto* to_start = std::get_if<StartRun>(&action)) {
             if (handing_over_) {
@@ -210,6 +213,14 @@ void ThreadSession::carry_out(const Actions& actions) {
             start(find_run(to_start->run));
         } else if (const auto* to_drop = std::get_if<DropRun>(&action)) {
             drop(find_run(to_drop->run));
+        } else if (const auto* to_remove = std::get_if<RemoveRun>(&action)) {
+            remove_waiting(find_run(to_remove->run));
+        } else if (const auto* to_cancel = std::get_if<CancelRun>(&action)) {
+            find_run(to_cancel->run)->cancel_.cancel(reason);
+        } else if (const auto* to_undo = std::get_if<RollBackRun>(&action)) {
+            const auto run = find_run(to_undo->run);
+            run->roll_back_ = true;
+            run->cancel_.cancel(reason);
         }
     }
     count_runs(queue_.executing() ? 1 : 0, static_cast<std::int64_t>(queue_.waiting()));
@@ -238,6 +249,44 @@ void ThreadSession::drop(const RunHandle& run) {
     end_run(run, std::move(result), RunOutcome{});
 }
 
+void ThreadSession::remove_waiting(const RunHandle& run) {
+    pending_.deleted_runs.push_back(run->row_.id);
+    write_soon([self = shared_from_this(), run](const base::Status& written) {
+        if (written) {
+            self->vanish(run);
+        }
+    });
+}
+
+base::Task<> ThreadSession::undo(RunHandle run) {
+    auto to = run->base_seq_;
+    if (run->resumed_) {
+        const auto found = co_await find_seq_before(context_.store, thread_.id, run->row_.id);
+        if (!found) {
+            lose(found.error(), true);
+            co_return;
+        }
+        to = *found;
+    }
+    const auto written = co_await roll_back_now(to, run->row_.id);
+    if (!written || lost_) {
+        co_return;
+    }
+    position_.reset();
+    thread_.head = to;
+    vanish(run);
+}
+
+void ThreadSession::vanish(const RunHandle& run) {
+    context_.metrics.runs_failed_total.fetch_add(1, std::memory_order_relaxed);
+    runs_.erase(run->row_.id);
+    RunOutcome outcome;
+    outcome.status = storage::RunStatus::interrupted;
+    outcome.error = {base::ErrorCode::cancelled, "the run was rolled back"};
+    run->finish(std::move(outcome));
+    idle_changed_.notify_all();
+}
+
 void ThreadSession::give_up(const RunHandle& run, base::Error error) {
     graph::RunResult result;
     result.status = storage::RunStatus::error;
@@ -258,13 +307,14 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         co_return;
     }
     if (ready) {
+        run->base_seq_ = position_->seq;
         SessionHost host{*this, run};
         result = co_await graph::run_graph(*run->request_.assistant.graph, spec_of(*run),
                                            *position_, host);
         if (lost_) {
             co_return;
         }
-        if (host.has_stopped()) {
+        if (host.has_stopped() && !run->roll_back_) {
             // Between two supersteps nothing is lost: the next start is no further attempt.
             set_run_status(*run, storage::RunStatus::pending, {}, run->row_.attempt - 1);
             release_thread();
@@ -279,8 +329,19 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         result.thread_status = storage::ThreadStatus::error;
         result.error = ready.error();
     }
+    if (run->roll_back_) {
+        co_await undo(run);
+        if (lost_) {
+            co_return;
+        }
+    }
     auto actions = queue_.finished(run->row_.id);
-    end_run(run, std::move(result), std::move(outcome));
+    if (!run->roll_back_) {
+        end_run(run, std::move(result), std::move(outcome));
+    } else if (queue_.is_idle()) {
+        pending_.status = storage::ThreadStatus::idle;
+        write_soon({});
+    }
     carry_out(actions);
     if (handing_over_) {
         release_thread();

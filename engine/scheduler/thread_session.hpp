@@ -55,7 +55,8 @@ public:
     void resume(std::vector<storage::RunRow> rows);
     base::Result<RunHandle> submit(RunRequest request);
     /// @return false if the run is neither waiting nor executing here
-    bool cancel_run(const base::RunId& run, base::Error reason);
+    /// @param roll_back  it and its checkpoints are taken back as well
+    bool cancel_run(const base::RunId& run, const base::Error& reason, bool roll_back);
     void cancel_all(const base::Error& reason);
     base::Task<base::Status> patch_metadata(const base::Json& changes);
     base::Task<base::Status> remove_run(base::RunId run);
@@ -71,9 +72,15 @@ private:
     friend class SessionHost;
     using Written = base::UniqueFunction<void(const base::Status&)>;
 
-    void carry_out(const Actions& actions);
+    /// @param reason  why runs are stopped, if some are
+    void carry_out(const Actions& actions, const base::Error& reason = {});
     void start(const RunHandle& run);
     void drop(const RunHandle& run);
+    /// A waiting run is to leave no trace.
+    void remove_waiting(const RunHandle& run);
+    /// The run has stopped: its checkpoints and its row go, the thread stands where it stood.
+    base::Task<> undo(RunHandle run);
+    void vanish(const RunHandle& run);
     base::Task<> execute(RunHandle run);
     base::Task<base::Status> load_position(const Run& run);
     /// What the attempts before this one made durable goes into the log once more.
@@ -93,6 +100,8 @@ private:
 
     void write_soon(Written done);
     base::Task<base::Status> write_now();
+    base::Task<base::Status> roll_back_now(storage::Seq to, base::RunId run);
+    void post_flush();
     void flush();
     void on_flushed(const base::Status& status);
 
@@ -111,6 +120,9 @@ private:
     std::int64_t counted_waiting_ = 0;
 
     storage::ThreadWrite pending_;
+    /// Goes before pending_, and alone.
+    std::optional<storage::ThreadWrite> rollback_;
+    std::vector<Written> on_rolled_back_;
     bool dirty_ = false;    ///< pending_ holds something
     bool writing_ = false;  ///< a write is on its way
     bool flush_posted_ = false;

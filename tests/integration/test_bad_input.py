@@ -203,7 +203,6 @@ UNSUPPORTED = {
     "langsmith_tracer": {"project_name": "p"},
     "stream_subgraphs": True,
     "after_seconds": 5,
-    "multitask_strategy": "rollback",
     "stream_mode": "events",
 }
 

@@ -109,7 +109,6 @@ TEST(RunBody, NamesEveryFieldItRefuses) {
         {{{"stream_subgraphs", true}}, "stream_subgraphs", ErrorCode::unsupported},
         {{{"after_seconds", 2}}, "after_seconds", ErrorCode::unsupported},
         {{{"after_seconds", -1}}, "after_seconds", ErrorCode::invalid_argument},
-        {{{"multitask_strategy", "rollback"}}, "multitask_strategy", ErrorCode::unsupported},
         {{{"multitask_strategy", "queue"}}, "multitask_strategy", ErrorCode::invalid_argument},
         {{{"on_completion", "delete"}}, "on_completion", ErrorCode::unsupported},
         {{{"stream_mode", "events"}}, "stream_mode", ErrorCode::unsupported},

@@ -200,9 +200,82 @@ TEST(Runs, CancelReturnsAtOnceAndWithWaitWhenItHasEnded) {
     api.gate.open();
     const auto reply = waiting->finish();
     EXPECT_EQ(reply.json().at("__error__").at("error"), "UserInterrupt");
-    EXPECT_EQ(api.call("POST", run_path + "/cancel?action=rollback").json().at("field"), "action");
+    EXPECT_EQ(api.call("POST", run_path + "/cancel?action=away").json().at("field"), "action");
     EXPECT_EQ(api.call("DELETE", run_path).status, 204);
     EXPECT_EQ(api.call("GET", run_path).status, 404);
+}
+
+// Three runs: one executes, one waits, and a third comes with `strategy`. The last is answered.
+struct Newer {
+    explicit Newer(const std::string& strategy) {
+        first = api.begin("POST", path + "/runs/wait", run_body("gated", "one"));
+        first->wait_accepted();
+        second = api.begin("POST", path + "/runs/wait", run_body("gated", "two"));
+        second->wait_accepted();
+        const auto third =
+            api.begin("POST", path + "/runs/wait",
+                      run_body("gated", "three", {{"multitask_strategy", strategy}}));
+        third->wait_accepted();
+        api.gate.open();
+        answer = third->finish().json();
+    }
+    std::vector<std::string> texts() const {
+        std::vector<std::string> found;
+        for (const auto& message : answer.at("messages")) {
+            found.push_back(message.at("content").get<std::string>());
+        }
+        return found;
+    }
+
+    TestApi api;
+    std::string path = "/threads/" + api.make_thread();
+    ExchangePtr first;
+    ExchangePtr second;
+    Json answer;
+};
+
+TEST(Runs, InterruptEndsWhatIsThereAndKeepsItsCheckpoints) {
+    Newer newer{"interrupt"};
+    EXPECT_EQ(newer.texts(), (std::vector<std::string>{"one", "three", "echo three"}));
+    for (const auto& older : {newer.first, newer.second}) {
+        EXPECT_EQ(older->finish().json().at("__error__").at("error"), "UserInterrupt");
+    }
+    const auto runs = newer.api.call("GET", newer.path + "/runs").json();
+    ASSERT_EQ(runs.size(), 3U);
+    EXPECT_EQ(runs[0].at("status"), "success");
+    EXPECT_EQ(runs[1].at("status"), "interrupted");
+    EXPECT_EQ(runs[2].at("status"), "interrupted");
+}
+
+TEST(Runs, RollbackTakesBackWhatIsThere) {
+    Newer newer{"rollback"};
+    EXPECT_EQ(newer.texts(), (std::vector<std::string>{"three", "echo three"}));
+    for (const auto& older : {newer.first, newer.second}) {
+        EXPECT_TRUE(older->finish().json().contains("__error__"));
+    }
+    const auto runs = newer.api.call("GET", newer.path + "/runs").json();
+    ASSERT_EQ(runs.size(), 1U);
+    EXPECT_EQ(runs[0].at("status"), "success");
+    const auto history = newer.api.call("GET", newer.path + "/history").json();
+    EXPECT_EQ(history.size(), 3U) << "nothing of the older runs is left";
+}
+
+TEST(Runs, CancelWithRollbackTakesOneRunBack) {
+    TestApi api;
+    const auto path = "/threads/" + api.make_thread();
+    ASSERT_EQ(api.call("POST", path + "/runs/wait", run_body("echo", "before")).status, 200);
+    const auto before = api.call("GET", path + "/state").json().at("values");
+    const auto running = api.begin("POST", path + "/runs/wait", run_body("gated", "one"));
+    running->wait_accepted();
+    const auto run = api.call("GET", path + "/runs?status=running").json()[0];
+    const auto run_path = path + "/runs/" + run.at("run_id").get<std::string>();
+    EXPECT_EQ(api.call("POST", run_path + "/cancel?action=rollback").status, 202);
+    api.gate.open();
+    EXPECT_TRUE(running->finish().json().contains("__error__"));
+    EXPECT_EQ(api.call("GET", run_path).status, 404);
+    EXPECT_EQ(api.call("GET", path + "/state").json().at("values"), before);
+    EXPECT_EQ(api.call("GET", path).json().at("status"), "idle");
+    EXPECT_EQ(api.call("POST", path + "/runs/wait", run_body("echo", "after")).status, 200);
 }
 
 TEST(Runs, OnDisconnectCancelEndsTheRun) {

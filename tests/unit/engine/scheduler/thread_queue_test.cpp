@@ -56,5 +56,24 @@ TEST(ThreadQueue, CancelDropsAWaitingRunAndTellsTheExecutingOne) {
     EXPECT_EQ(queue.finished(kFirst), Actions{});
 }
 
+TEST(ThreadQueue, InterruptStopsAllThatIsHereAndWaitsForTheExecutingOne) {
+    ThreadQueue queue{1};
+    EXPECT_EQ(queue.submit(kFirst, MultitaskStrategy::interrupt), Actions{StartRun{kFirst}});
+    (void)queue.submit(kSecond, MultitaskStrategy::enqueue);
+    EXPECT_EQ(queue.submit(kThird, MultitaskStrategy::interrupt),
+              (Actions{DropRun{kSecond}, CancelRun{kFirst}}));
+    EXPECT_EQ(queue.finished(kFirst), Actions{StartRun{kThird}});
+}
+
+TEST(ThreadQueue, RollbackTakesAllThatIsHereBack) {
+    ThreadQueue queue{4};
+    (void)queue.submit(kFirst, MultitaskStrategy::enqueue);
+    (void)queue.submit(kSecond, MultitaskStrategy::enqueue);
+    EXPECT_EQ(queue.submit(kThird, MultitaskStrategy::rollback),
+              (Actions{RemoveRun{kSecond}, RollBackRun{kFirst}}));
+    EXPECT_EQ(queue.cancel(kThird, true), Actions{RemoveRun{kThird}});
+    EXPECT_EQ(queue.finished(kFirst), Actions{});
+}
+
 }  // namespace
 }  // namespace heddle::scheduler

@@ -188,7 +188,7 @@ TEST_F(Sessions, CancelEndsAWaitingAndAnExecutingRunAsInterrupted) {
     for (const auto& handle : {*waiting, *executing}) {
         const auto told = engine->on_shard<bool>(
             thread_, [id = handle->row().id, this](ShardScheduler& on) -> base::Task<bool> {
-                const auto status = co_await on.cancel_run(thread_, id);
+                const auto status = co_await on.cancel_run(thread_, id, false);
                 co_return status.has_value();
             });
         EXPECT_TRUE(told);

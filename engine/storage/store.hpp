@@ -168,8 +168,9 @@ struct StoreLimits {
 /// calls. A refusal (overloaded, invalid_argument) may come before the call returns in every
 /// driver. Errors common to all: overloaded (queue full, nothing done), unavailable (no connection,
 /// nothing done), timeout (nothing done), in_doubt (connection lost in commit and the read-back
-/// failed too), invalid_argument (a limit out of bounds, metadata that is no JSON object or holds
-/// U+0000, a text that is not UTF-8; nothing done), internal.
+/// failed too: it may be done even later, until a new claim settles it), invalid_argument (a limit
+/// out of bounds, metadata that is no JSON object or holds U+0000, a text that is not UTF-8;
+/// nothing done), internal.
 ///
 /// Destroying a store finishes or fails what waits and joins its OS threads.
 class Store {

@@ -1,3 +1,6 @@
+#include <chrono>
+#include <thread>
+
 #include "engine/storage/postgres/postgres_store.hpp"
 #include "tests/conformance/fixture.hpp"
 #include "tests/conformance/pgbouncer.hpp"
@@ -25,6 +28,10 @@ protected:
             std::abort();
         }
         return std::make_unique<Engine>(std::move(store).value(), "ipc:///this");
+    }
+    [[nodiscard]] std::string database() const {
+        const auto from = direct_.find("test_");
+        return direct_.substr(from, direct_.find('?') - from);
     }
     void deliver() {
         EXPECT_TRUE(proxy_.has_bitten());
@@ -86,6 +93,35 @@ TEST_P(PostgresInDoubt, ABatchThatComesLateUndoesNothing) {
     EXPECT_EQ(thread->metadata, "{}");
 }
 
+// The lost statement holds its rows and has not come to its end when it is asked for.
+TEST_P(PostgresInDoubt, ABatchThatIsStillInWorkIsWaitedFor) {
+    auto engine = open_engine();
+    const auto claimed = engine->claim(new_thread_id());
+    auto& cluster = PostgresCluster::instance();
+    cluster.run_sql(database(),
+                    "CREATE FUNCTION heddle.hold() RETURNS trigger LANGUAGE plpgsql AS "
+                    "'BEGIN PERFORM pg_advisory_xact_lock_shared(99); RETURN NEW; END'; "
+                    "CREATE TRIGGER hold BEFORE INSERT ON heddle.journal FOR EACH ROW "
+                    "EXECUTE FUNCTION heddle.hold()");
+    std::thread holder{
+        [&] { cluster.run_sql(database(), "SELECT pg_advisory_lock(99); SELECT pg_sleep(0.4)"); }};
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds{20};
+    while (cluster.run_sql(database(),
+                           "SELECT count(*) FROM pg_locks l JOIN pg_database d "
+                           "ON d.oid = l.database AND d.datname = current_database() "
+                           "WHERE l.locktype = 'advisory' AND l.objid = 99 AND l.granted") == "0" &&
+           std::chrono::steady_clock::now() < until) {
+    }
+    proxy_.arm(std::get<0>(GetParam()), kMarker);
+    auto write = make_marked(claimed);
+    write.journal = {make_row(0)};
+    const auto status = engine->write(std::move(write));
+    EXPECT_TRUE(status) << status.error().message;
+    holder.join();
+    deliver();
+    EXPECT_EQ(engine->chain(claimed.thread.id)->size(), 1U);
+}
+
 TEST_P(PostgresInDoubt, AReleaseIsDoneOnce) {
     auto engine = open_engine();
     const auto claimed = engine->claim(new_thread_id());
@@ -141,17 +177,21 @@ std::string name_of(const testing::TestParamInfo<std::tuple<Fault, bool>>& test)
             return where + "lose_request";
         case Fault::lose_answer:
             return where + "lose_answer";
+        case Fault::lose_client:
+            return where + "lose_client";
         default:
             return where + "delay_request";
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Faults,
-    PostgresInDoubt,
-    testing::Combine(testing::Values(Fault::lose_request, Fault::lose_answer, Fault::delay_request),
-                     testing::Bool()),
-    name_of);
+INSTANTIATE_TEST_SUITE_P(Faults,
+                         PostgresInDoubt,
+                         testing::Combine(testing::Values(Fault::lose_request,
+                                                          Fault::lose_answer,
+                                                          Fault::lose_client,
+                                                          Fault::delay_request),
+                                          testing::Bool()),
+                         name_of);
 
 }  // namespace
 }  // namespace heddle::conformance

@@ -31,7 +31,7 @@ protected:
 
     // Producers write one row after another, each on a thread of its own, until told to end. A
     // write that is answered ok must be there afterwards, one that is refused must not; after
-    // in_doubt the producer looks. Nothing else may be answered.
+    // in_doubt the producer claims anew and looks. Nothing else may be answered.
     struct Producer {
         base::ThreadId thread = new_thread_id();
         storage::Seq next = 0;
@@ -52,13 +52,12 @@ protected:
                 producer.next += 1;
             } else if (status.error().code == ErrorCode::in_doubt) {
                 producer.in_doubt += 1;
-                auto row = engine.thread(producer.thread);
-                while (!row) {
-                    row = engine.thread(producer.thread);
+                auto again = engine.try_claim(producer.thread, false);
+                while (!again) {
+                    again = engine.try_claim(producer.thread, false);
                 }
-                if (row->head == producer.next) {
-                    producer.next += 1;
-                }
+                claimed = std::move(again).value();
+                producer.next = claimed.thread.head + 1;
             } else {
                 ADD_FAILURE() << base::error_traits(status.error().code).wire_name << " "
                               << status.error().message << " seq " << producer.next << " "
@@ -168,11 +167,13 @@ TEST_F(PostgresFailures, AStoppedServerIsGivenUpAtTheDeadline) {
     EXPECT_EQ(code_of(status), ErrorCode::in_doubt);
     EXPECT_FALSE(read);
     EXPECT_LT(took, std::chrono::seconds{20});
-    // It had reached the server or not; either way it is there at most once, and work goes on.
-    const auto head = engine->thread(claimed.thread.id);
-    ASSERT_TRUE(head);
-    write.journal = {make_row(head->head + 1)};
-    EXPECT_TRUE(engine->write(write));
+    // It had reached the server or not, and may be carried out even now; a claim settles it.
+    const auto again = engine->claim(claimed.thread.id);
+    write = make_write(again);
+    write.journal = {make_row(again.thread.head + 1, 0)};
+    const auto written = engine->write(write);
+    EXPECT_TRUE(written) << written.error().message;
+    EXPECT_EQ(engine->thread(claimed.thread.id)->head, again.thread.head + 1);
 }
 
 TEST_F(PostgresFailures, EnginesThatStartTogetherMigrateOnce) {

@@ -55,6 +55,9 @@ Proxy::~Proxy() {
     os_thread_.join();
     close(wake_[0]);
     close(listener_);
+    for (const int server : kept_) {
+        close(server);
+    }
     for (const auto& pair : pairs_) {
         close(pair.client);
         close(pair.server);
@@ -145,6 +148,10 @@ bool Proxy::pass_request(Pair& pair) {
             case Fault::lose_answer:
                 pair.loses_answer = true;
                 break;
+            case Fault::lose_client:
+                (void)write_all(pair.server, bytes);
+                kept_.push_back(std::exchange(pair.server, -1));
+                return false;
             default:
                 return false;
         }

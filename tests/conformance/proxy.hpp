@@ -17,6 +17,7 @@ public:
         none,
         lose_request,   ///< the connection breaks before the server sees the request
         lose_answer,    ///< the server carries the request out; the client never hears of it
+        lose_client,    ///< the connection breaks when the server has the request
         delay_request,  ///< the connection breaks; the server gets the request at deliver()
     };
     /// @param server  the path of the server's socket
@@ -57,6 +58,7 @@ private:
     Fault fault_ = Fault::none;  // these are guarded by mutex_
     std::string marker_;
     bool has_bitten_ = false;
+    std::vector<int> kept_;
     std::string delayed_;
     int delayed_to_ = -1;
     std::thread os_thread_;  // last: it uses everything above

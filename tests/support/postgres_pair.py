@@ -57,9 +57,9 @@ class PostgresPair:
 
     @property
     def url(self):
-        hosts = f"{self.primary.sockets},{self.standby.sockets}"
-        return f"postgres://heddle@/heddle?host={urllib.parse.quote(hosts, safe='')}" \
-            "&target_session_attrs=read-write"
+        # The standby first: it must be passed over for as long as it is one.
+        hosts = f"{self.standby.sockets},{self.primary.sockets}"
+        return f"postgres://heddle@/heddle?host={urllib.parse.quote(hosts, safe='')}"
 
     def __enter__(self):
         try:

@@ -42,8 +42,6 @@ void refuse_what_is_not_obeyed(Fields& fields) {
             fields.refuse_unsupported("after_seconds", "above 0 is not supported");
         }
     }
-    // Every stream can be resumed, so both values are obeyed.
-    (void)fields.flag("stream_resumable");
 }
 
 void read_checkpoint(Fields& body, bool stateless, RunBody& to) {
@@ -229,6 +227,7 @@ base::Result<RunBody> read_run_body(std::string_view text,
     refuse_what_is_not_obeyed(body);
     read_checkpoint(body, stateless, read);
     read_config(body, read.run);
+    read.run.stream_resumable = body.flag("stream_resumable").value_or(false);
     read.run.interrupt_before = read_breakpoints(body, "interrupt_before", *assistant->graph);
     read.run.interrupt_after = read_breakpoints(body, "interrupt_after", *assistant->graph);
     read_modes(body, read);

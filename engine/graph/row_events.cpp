@@ -1,30 +1,75 @@
 #include "engine/graph/row_events.hpp"
 
+#include <charconv>
+#include <optional>
 #include <utility>
+
+#include <fmt/format.h>
 
 namespace heddle::graph {
 namespace {
 
-// Compact JSON has no line feeds, so they part the state and each event: one letter for its mode,
-// then its payload.
+// Compact JSON has no line feeds, so they part the state and each event. A line is a letter for the
+// mode, then the payload; what happened while the step ran has `l`, the letter, attempt and number
+// before it, each number with a space behind it.
 constexpr char kSeparator = '\n';
+constexpr char kLive = 'l';
 
 struct Letter {
     StreamMode mode;
     char letter;
 };
-constexpr Letter kLetters[] = {{StreamMode::values, 'v'},
-                               {StreamMode::updates, 'u'},
-                               {StreamMode::checkpoints, 'c'},
-                               {StreamMode::debug, 'd'}};
+constexpr Letter kLetters[] = {
+    {StreamMode::values, 'v'},         {StreamMode::updates, 'u'}, {StreamMode::checkpoints, 'c'},
+    {StreamMode::debug, 'd'},          {StreamMode::tasks, 't'},   {StreamMode::custom, 'x'},
+    {StreamMode::messages_tuple, 'm'},
+};
 
-base::Result<StreamMode> mode_of(char letter) {
+char letter_of(StreamMode mode) {
+    for (const auto& each : kLetters) {
+        if (each.mode == mode) {
+            return each.letter;
+        }
+    }
+    return '?';  // no event of such a mode is ever made
+}
+
+std::optional<StreamMode> take_mode(std::string_view& line) {
+    const char letter = line.empty() ? '?' : line.front();
     for (const auto& each : kLetters) {
         if (each.letter == letter) {
+            line.remove_prefix(1);
             return each.mode;
         }
     }
-    return base::Error{base::ErrorCode::internal, "a journal row has an event of unknown mode"};
+    return std::nullopt;
+}
+
+bool take_number(std::string_view& line, std::uint32_t& number) {
+    const auto read = std::from_chars(line.data(), line.data() + line.size(), number);
+    if (read.ec != std::errc{} || read.ptr == line.data() + line.size() || *read.ptr != ' ') {
+        return false;
+    }
+    line.remove_prefix(static_cast<std::size_t>(read.ptr - line.data()) + 1);
+    return true;
+}
+
+// @param own  events of the row itself so far
+std::optional<RowEvent> read_line(std::string_view line, const State& state, std::uint32_t& own) {
+    RowEvent read;
+    const bool live = line.starts_with(kLive);
+    line.remove_prefix(live ? 1 : 0);
+    const auto mode = take_mode(line);
+    if (!mode || (live && !(take_number(line, read.attempt) && take_number(line, read.number)))) {
+        return std::nullopt;
+    }
+    read.event.mode = *mode;
+    const bool is_derived = !live && *mode == StreamMode::values;
+    read.event.data = is_derived ? state.to_text() : std::string{line};
+    if (!live) {
+        read.number = ++own;
+    }
+    return read;
 }
 
 std::string_view take_line(std::string_view& rest) {
@@ -40,14 +85,19 @@ std::string_view state_part(std::string_view data) noexcept {
     return data.substr(0, data.find(kSeparator));
 }
 
-void append_row_events(std::string& data, const std::vector<StreamEvent>& events) {
+void append_row_events(std::string& data,
+                       const std::vector<RowEvent>& live,
+                       const std::vector<StreamEvent>& events) {
+    for (const auto& each : live) {
+        data += kSeparator;
+        data += kLive;
+        data += letter_of(each.event.mode);
+        data += fmt::format("{} {} ", each.attempt, each.number);
+        data += each.event.data;
+    }
     for (const auto& event : events) {
-        for (const auto& each : kLetters) {
-            if (each.mode == event.mode) {
-                data += kSeparator;
-                data += each.letter;
-            }
-        }
+        data += kSeparator;
+        data += letter_of(event.mode);
         if (event.mode != StreamMode::values) {
             data += event.data;
         }
@@ -66,16 +116,15 @@ base::Result<std::vector<RowEvent>> read_row_events(const std::shared_ptr<const 
         }
         std::string_view rest = row.data;
         (void)take_line(rest);
-        std::uint32_t number = 0;
+        std::uint32_t own = 0;
         while (row.run_id == run && !rest.empty()) {
-            const auto line = take_line(rest);
-            const auto mode = mode_of(line.empty() ? ' ' : line.front());
-            if (!mode) {
-                return mode.error();
+            auto event = read_line(take_line(rest), state, own);
+            if (!event) {
+                return base::Error{base::ErrorCode::internal,
+                                   "a journal row has an event that cannot be read"};
             }
-            StreamEvent event{
-                *mode, *mode == StreamMode::values ? state.to_text() : std::string{line.substr(1)}};
-            found.push_back({row.seq, ++number, std::move(event)});
+            event->seq = row.seq;
+            found.push_back(std::move(*event));
         }
     }
     return found;

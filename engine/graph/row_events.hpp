@@ -14,15 +14,20 @@ namespace heddle::graph {
 /// JournalRow::data up to the events.
 [[nodiscard]] std::string_view state_part(std::string_view data) noexcept;
 
-/// Puts the events behind the state in `data`. Modes: values, updates, checkpoints, debug.
-void append_row_events(std::string& data, const std::vector<StreamEvent>& events);
-
 /// One event of a row.
 struct RowEvent {
-    storage::Seq seq = 0;      ///< of its row
-    std::uint32_t number = 0;  ///< within the row, from 1
+    storage::Seq seq = 0;       ///< of its row
+    std::uint32_t attempt = 0;  ///< 0: the step's own; else it happened while the step ran
+    std::uint32_t number = 0;   ///< from 1: within the row, or within the attempt
     StreamEvent event;
 };
+
+/// Puts the events behind the state in `data`.
+/// @param live   what happened while the step ran, kept for stream_resumable; any mode
+/// @param events  the step's own; modes values, updates, checkpoints, debug
+void append_row_events(std::string& data,
+                       const std::vector<RowEvent>& live,
+                       const std::vector<StreamEvent>& events);
 
 /// The events of the rows that `run` made, in order. O(chain).
 /// @param chain  as for restore()

@@ -34,6 +34,7 @@ struct RunRequest {
     MultitaskStrategy strategy = MultitaskStrategy::enqueue;
     Durability durability = Durability::async;
     std::vector<graph::StreamMode> stream_modes;  ///< what is logged; empty: nothing
+    bool stream_resumable = false;  ///< tokens and custom events go to disk with their superstep
     std::vector<std::string> interrupt_before;
     std::vector<std::string> interrupt_after;
     std::int32_t recursion_limit = 25;

@@ -143,6 +143,12 @@ base::Status read_rest(const Json& kwargs, RunRequest& request) {
         }
         request.temporary_thread = at->get<bool>();
     }
+    if (const auto at = kwargs.find("stream_resumable"); at != kwargs.end()) {
+        if (!at->is_boolean()) {
+            return broken("stream_resumable");
+        }
+        request.stream_resumable = at->get<bool>();
+    }
     if (const auto at = kwargs.find("time_max_ms"); at != kwargs.end()) {
         if (!at->is_number_integer()) {
             return broken("time_max_ms");
@@ -190,6 +196,9 @@ std::string encode_kwargs(const RunRequest& request) {
     append_names(out, request.interrupt_before);
     out += R"(,"interrupt_after":)";
     append_names(out, request.interrupt_after);
+    if (request.stream_resumable) {
+        out += R"(,"stream_resumable":true)";
+    }
     const auto time_max = std::chrono::duration_cast<std::chrono::milliseconds>(request.time_max);
     out += fmt::format(R"(,"durability":"{}","temporary":{},"time_max_ms":{}}})",
                        to_string(request.durability), request.temporary_thread, time_max.count());

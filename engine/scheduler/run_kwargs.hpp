@@ -16,6 +16,7 @@
 ///      "stream_mode": ["values"],       what is logged
 ///      "interrupt_before": [...], "interrupt_after": [...],
 ///      "durability": "async",
+///      "stream_resumable": true,        absent: false
 ///      "temporary": false,              the thread goes with the run (stateless, on_completion)
 ///      "time_max_ms": 900000}
 ///

@@ -8,6 +8,12 @@
 
 namespace heddle::scheduler {
 
+EventId event_id_of(const graph::RowEvent& event) noexcept {
+    // What happens while a superstep runs comes after the rows before it.
+    const auto rows = event.attempt == 0 ? event.seq + 1 : event.seq;
+    return {static_cast<std::uint64_t>(rows), event.attempt, event.number};
+}
+
 std::string run_metadata(const base::RunId& run, std::int32_t attempt) {
     return fmt::format(R"({{"run_id":"{}","attempt":{}}})", run.to_string(), attempt);
 }

@@ -8,7 +8,7 @@
 
 #include "engine/base/signal.hpp"
 #include "engine/base/uuid.hpp"
-#include "engine/graph/runner.hpp"
+#include "engine/graph/row_events.hpp"
 #include "engine/scheduler/event_id.hpp"
 
 namespace heddle::scheduler {
@@ -19,6 +19,9 @@ struct LoggedEvent {
     std::optional<graph::StreamMode> mode;  ///< none: the metadata event of a further attempt
     std::string data;                       ///< compact JSON text
 };
+
+/// The id of an event that was read from its row.
+EventId event_id_of(const graph::RowEvent& event) noexcept;
 
 /// Payload of a metadata event: {"run_id", "attempt"}.
 std::string run_metadata(const base::RunId& run, std::int32_t attempt);

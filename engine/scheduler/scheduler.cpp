@@ -223,9 +223,8 @@ base::Task<base::Result<std::vector<LoggedEvent>>> ShardScheduler::load_run_even
     }
     std::vector<LoggedEvent> logged;
     logged.reserve(events->size());
-    for (auto& [seq, number, event] : *events) {
-        const EventId id{static_cast<std::uint64_t>(seq + 1), 0, number};
-        logged.push_back({id, event.mode, std::move(event.data)});
+    for (auto& each : *events) {
+        logged.push_back({event_id_of(each), each.event.mode, std::move(each.event.data)});
     }
     co_return logged;
 }

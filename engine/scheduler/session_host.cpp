@@ -10,6 +10,8 @@ namespace {
 
 // Rows that may wait for a slow store before the run itself has to wait.
 constexpr std::size_t kPendingRowsMax = 64;
+// Of the tokens of one superstep that are kept with it; what comes after them is live only.
+constexpr std::size_t kLiveBytesMax = 4U << 20U;
 
 }  // namespace
 
@@ -23,9 +25,15 @@ void SessionHost::emit(graph::StreamEvent event) {
     if (session_.lost_ || run_->log().is_closed() || number_ == EventId::kNumberMax) {
         return;
     }
-    const auto rows = static_cast<std::uint64_t>(session_.position_->seq + 1);
-    run_->log().append(
-        {{rows, run_->event_attempt(), ++number_}, event.mode, std::move(event.data)});
+    const auto attempt = run_->event_attempt();
+    const auto next_seq = session_.position_->seq + 1;
+    ++number_;
+    if (run_->request().stream_resumable && live_bytes_ < kLiveBytesMax) {
+        live_bytes_ += event.data.size();
+        live_.push_back({next_seq, attempt, number_, event});
+    }
+    const EventId id{static_cast<std::uint64_t>(next_seq), attempt, number_};
+    run_->log().append({id, event.mode, std::move(event.data)});
 }
 
 void SessionHost::publish(storage::Seq seq, std::vector<graph::StreamEvent> events) {
@@ -59,7 +67,9 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     }
     session_.context_.metrics.supersteps_total.fetch_add(1, std::memory_order_relaxed);
     const auto seq = row.seq;
-    graph::append_row_events(row.data, events);
+    graph::append_row_events(row.data, live_, events);
+    live_.clear();
+    live_bytes_ = 0;
     if (run_->request().durability == Durability::exit) {
         held_.push_back(std::move(row));
         publish(seq, std::move(events));

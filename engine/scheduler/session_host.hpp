@@ -1,5 +1,6 @@
 #pragma once
 
+#include "engine/graph/row_events.hpp"
 #include "engine/scheduler/thread_session.hpp"
 
 namespace heddle::scheduler {
@@ -30,6 +31,8 @@ private:
 
     ThreadSession& session_;
     RunHandle run_;
+    std::vector<graph::RowEvent> live_;  ///< of this superstep, for stream_resumable
+    std::size_t live_bytes_ = 0;
     bool stopped_ = false;
     std::uint32_t number_ = 0;  ///< of the latest event that is no step's
     std::vector<storage::JournalRow> held_;

@@ -391,9 +391,8 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     if (lost_) {
         co_return *lost_;
     }
-    for (auto& [seq, number, event] : *events) {
-        const EventId id{static_cast<std::uint64_t>(seq + 1), 0, number};
-        run.log_.append({id, event.mode, std::move(event.data)});
+    for (auto& each : *events) {
+        run.log_.append({event_id_of(each), each.event.mode, std::move(each.event.data)});
     }
     if (run.row_.attempt > 1) {
         const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};

@@ -241,3 +241,27 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
             assert leaving.process.returncode == 0
             leaving.start()
     run(body(), seconds=90)
+
+
+def test_a_resumable_stream_outlives_every_engine(cluster):
+    async def body():
+        async with connect(cluster.url) as api:
+            thread = await api.new_thread()
+            begun = await api.stream("POST", f"/threads/{thread}/runs/stream",
+                                     {**wordy("kept"), "stream_resumable": True})
+            check_whole(begun, "kept", [1])
+            for engine in cluster.engines:
+                engine.kill9()
+                engine.start()
+            path = f"/threads/{thread}/runs/{begun[0].data['run_id']}/stream"
+
+            async def served():
+                return (await api.get("/ok", want=None)).status == 200
+            await eventually(served, "engines that answer")
+            everything = [(event.id, event.name, event.data) for event in begun]
+            again = await api.stream("GET", path)
+            assert [(event.id, event.name, event.data) for event in again] == everything
+            middle = len(begun) // 2
+            rest = await api.stream("GET", path, headers={"last-event-id": begun[middle].id})
+            assert [(event.id, event.name, event.data) for event in rest] == everything[middle + 1:]
+    run(body(), seconds=60)

@@ -58,7 +58,7 @@ public:
     void emit(StreamEvent event) override { events.push_back(std::move(event)); }
     base::Task<base::Status> checkpoint(storage::JournalRow row,
                                         std::vector<StreamEvent> step_events) override {
-        append_row_events(row.data, step_events);
+        append_row_events(row.data, {}, step_events);
         for (const auto& event : step_events) {
             step_event_data.push_back(event.data);
         }

@@ -362,10 +362,10 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
         submit_to(call, &channel);
         return;
     }
-    // The asked engine is not asked again, but the owner may be, once more than others: its first
-    // answer may have been older than the move.
-    call.tried |= bit_of(channel);
+    // Who named the owner may be asked again: if the owner turns out to be dead, the hop makes it
+    // wait for the lease.
     if (owner == &channel || !hops_left) {
+        call.tried |= bit_of(channel);
         call.was_refused = true;
         submit(call);
         return;

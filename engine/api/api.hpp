@@ -21,7 +21,7 @@ struct ApiOptions {
     base::Duration heartbeat_every = std::chrono::seconds{15};   ///< comment while a stream is
     base::Duration store_wait_max = std::chrono::seconds{30};    ///< for a run to be on disk
     std::int64_t runs_max = 50'000;  ///< waiting and executing on this engine; past it overloaded
-    base::Duration owner_wait_max = std::chrono::seconds{8};  ///< for a dead owner's lease
+    base::Duration owner_wait_max = std::chrono::seconds{3};  ///< for a dead owner's lease
 };
 
 /// One request on its way through a handler.

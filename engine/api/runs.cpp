@@ -118,6 +118,9 @@ base::Task<Api::Outcome> Api::stream_run(Call& call) {
     if (!run) {
         co_return std::move(run).error();
     }
+    if ((*run)->is_read_back()) {
+        co_return co_await stream_ended(call, (*run)->row(), std::move(plan));
+    }
     co_return co_await stream_events(call, *run, std::move(plan));
 }
 
@@ -300,6 +303,9 @@ base::Task<Api::Outcome> Api::join_stream_of(Call& call,
     }
     if (attached->run == nullptr) {
         co_return co_await stream_ended(call, std::move(attached->row), std::move(plan));
+    }
+    if (attached->run->is_read_back()) {
+        co_return co_await stream_ended(call, attached->run->row(), std::move(plan));
     }
     co_return co_await stream_events(call, attached->run, std::move(plan));
 }

@@ -55,6 +55,7 @@ base::Task<base::Result<RunOutcome>> Run::wait_finished(base::Instant deadline) 
 std::shared_ptr<Run> Run::make_ended(RunRequest request, storage::RunRow row, RunOutcome outcome) {
     auto run = std::make_shared<Run>(std::move(request), row.created_at_us, 0);
     run->row_ = std::move(row);
+    run->read_back_ = true;
     run->finish(std::move(outcome));
     return run;
 }

@@ -67,6 +67,8 @@ public:
     /// The row as the API shows it, with the current status.
     [[nodiscard]] const storage::RunRow& row() const noexcept { return row_; }
     [[nodiscard]] storage::Epoch epoch() const noexcept { return epoch_; }
+    /// Made by make_ended(): its events are in the store, not in log().
+    [[nodiscard]] bool is_read_back() const noexcept { return read_back_; }
     [[nodiscard]] RunLog& log() noexcept { return log_; }
     /// The attempt that is under way, as event ids name it.
     [[nodiscard]] std::uint32_t event_attempt() const noexcept;
@@ -92,6 +94,7 @@ private:
     RunLog log_;
     base::CancelSource cancel_;
     bool accepted_ = false;
+    bool read_back_ = false;
     bool roll_back_ = false;                   ///< when it stops, it is taken back
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
     bool resumed_ = false;  ///< it was begun before this session: rows of it may be there

@@ -20,7 +20,7 @@ struct SchedulerLimits {
     std::size_t waiting_runs_max = 1024;  ///< per thread
     std::size_t run_log_bytes_max = 8U << 20U;
     std::int32_t attempts_max = 3;  ///< starts of one run over all engines
-    base::Duration owner_wait_max = std::chrono::seconds{8};   ///< for a dead owner's lease to pass
+    base::Duration owner_wait_max = std::chrono::seconds{3};   ///< for a dead owner's lease to pass
     base::Duration ended_run_kept = std::chrono::seconds{60};  ///< in memory, for late joiners
     std::size_t ended_log_bytes_max = 64U << 20U;              ///< of those runs' events, per shard
 };

@@ -94,6 +94,7 @@ base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
     base::ThreadId thread, OpenOptions options) {
     using Kind = storage::ClaimOutcome::Kind;
     const auto deadline = base::system_clock().now() + limits_.owner_wait_max;
+    std::optional<base::EngineId> dead;
     while (true) {
         storage::ThreadClaim wanted;
         wanted.thread_id = thread;
@@ -110,7 +111,10 @@ base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
         if (outcome->kind != Kind::owned_elsewhere) {
             co_return outcome;
         }
-        if (!options.wait_for_owner || base::system_clock().now() >= deadline) {
+        // Whoever took the thread from the one that was found dead is alive.
+        const bool is_taken = dead && *dead != outcome->owner;
+        dead = outcome->owner;
+        if (!options.wait_for_owner || is_taken || base::system_clock().now() >= deadline) {
             co_return base::Error{base::ErrorCode::owned_elsewhere, outcome->owner_endpoint,
                                   outcome->owner.to_string()};
         }

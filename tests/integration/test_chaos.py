@@ -1,0 +1,233 @@
+"""Engines that die and stop, workers that are replaced and requests that are repeated, at random
+moments and again and again. HEDDLE_TRIALS (3) says how often; HEDDLE_SEED makes it happen again."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import statistics
+import time
+import uuid
+
+import aiohttp
+import pytest
+
+from api_client import connect, eventually, run_of, text_of
+from clusters import STEPS, run, slow_cluster
+
+TRIALS = int(os.environ.get("HEDDLE_TRIALS", "3"))
+SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
+STREAMS = 24
+GAP_SECONDS = 4.0
+MODES = ["updates", "values", "messages-tuple"]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def cluster(request, tmp_path):
+    print(f"HEDDLE_SEED={SEED} HEDDLE_TRIALS={TRIALS}")
+    with slow_cluster(tmp_path, store=request.param, latency=0.5, engines=2, workers=2,
+                      nginxes=2) as made:
+        yield made
+        made.check_clean()
+
+
+def check_steps(events, text):
+    """Each step's event once and in order, whatever happened; tokens of a step at least once."""
+    ids = [int(event.id) for event in events]
+    assert ids == sorted(set(ids)), "each event once, in order"
+    steps = [name for event in events if event.name == "updates" for name in event.data]
+    assert steps == [f"step{number}" for number in range(1, STEPS + 1)]
+    values = [event.data["messages"] for event in events if event.name == "values"]
+    assert [len(one) for one in values] == list(range(1, STEPS + 2))
+    assert text_of(values[-1][0]) == text
+    attempts = [event.data["attempt"] for event in events if event.name == "metadata"]
+    assert attempts == sorted(attempts)
+    return len(attempts) - 1
+
+
+class Streams:
+    """Clients that stream one run after another, each on threads of its own."""
+
+    def __init__(self, apis):
+        self.apis = apis
+        self.stopping = False
+        self.gaps = []
+        self.whole = 0
+        self.repeated = 0
+        self._tasks = []
+
+    async def __aenter__(self):
+        self._tasks = [asyncio.create_task(self._client(n)) for n in range(STREAMS)]
+
+        async def flows():
+            self._raise()
+            return self.whole >= STREAMS / 2
+        await eventually(flows, "streams flow", 60)
+        return self
+
+    async def __aexit__(self, kind, *_):
+        self.stopping = True
+        done = await asyncio.gather(*self._tasks, return_exceptions=True)
+        if kind is None:
+            for one in done:
+                if isinstance(one, BaseException):
+                    raise one
+
+    def _raise(self):
+        for task in self._tasks:
+            if task.done() and task.exception() is not None:
+                raise task.exception()
+
+    async def more(self, count):
+        wanted = self.whole + count
+
+        async def enough():
+            self._raise()
+            return self.whole >= wanted
+        await eventually(enough, f"{count} more whole streams", 60)
+
+    async def _client(self, number):
+        api = self.apis[number % len(self.apis)]
+        turn = 0
+        while not self.stopping:
+            turn += 1
+            text = f"client {number} turn {turn}"
+            thread = str(uuid.UUID(int=random.getrandbits(128), version=4))
+            body = run_of("steps", text, stream_mode=MODES, if_not_exists="create")
+            events = await self._follow(api, f"/threads/{thread}/runs/stream", body)
+            self.repeated += check_steps(events, text)
+            with contextlib.suppress(aiohttp.ServerDisconnectedError):
+                messages = await api.thread_messages(thread)
+                assert len(messages) == STEPS + 1, "the run happened once"
+            self.whole += 1
+
+    async def _follow(self, api, path, body):
+        """One run's events; a stream that is cut is taken up again, as the SDKs do."""
+        received = []
+        location = None
+        last = time.monotonic()
+        while True:
+            with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError):
+                method = "POST" if location is None else "GET"
+                # A kept-alive connection may close under a request: the key makes a repeat safe.
+                headers = ({"last-event-id": received[-1].id} if received
+                           else {"idempotency-key": path})
+                async with api.open_stream(method, location or path,
+                                           body if location is None else None,
+                                           headers=headers) as (response, events):
+                    location = response.headers["location"]
+                    async for event in events:
+                        assert event.name != "error", event.data
+                        self.gaps.append(event.at - last)
+                        last = event.at
+                        received.append(event)
+                return received
+
+    def report(self, what):
+        gaps = sorted(self.gaps)
+        p99 = gaps[int(0.99 * len(gaps))]
+        print(f"{what}: {self.whole} runs, {self.repeated} steps begun again, gaps: median "
+              f"{statistics.median(gaps):.3f} s, p99 {p99:.3f} s, longest {gaps[-1]:.3f} s")
+        assert p99 < GAP_SECONDS
+
+
+@contextlib.asynccontextmanager
+async def clients(cluster):
+    async with connect(cluster.urls[0]) as here, connect(cluster.urls[1]) as there:
+        yield here, there
+
+
+def test_killed_again_and_again(cluster):
+    async def body():
+        chance = random.Random(SEED)
+        async with clients(cluster) as apis:
+            async with Streams(apis) as streams:
+                for _ in range(TRIALS):
+                    victim = chance.choice(cluster.engines)
+                    victim.kill9()
+                    await streams.more(chance.randrange(STREAMS // 2))
+                    victim.start()
+                    await streams.more(STREAMS)
+            streams.report(f"{TRIALS} kills")
+    run(body(), seconds=60 + 60 * TRIALS)
+
+
+def test_stopped_again_and_again(cluster):
+    async def body():
+        chance = random.Random(SEED)
+        async with clients(cluster) as apis:
+            async with Streams(apis) as streams:
+                for _ in range(TRIALS):
+                    victim = chance.choice(cluster.engines)
+                    os.kill(victim.pid, signal.SIGSTOP)
+                    try:
+                        await streams.more(STREAMS)
+                    finally:
+                        os.kill(victim.pid, signal.SIGCONT)
+                    await streams.more(STREAMS)
+            streams.report(f"{TRIALS} stops")
+    run(body(), seconds=60 + 60 * TRIALS)
+
+
+def test_told_to_leave_again_and_again(cluster):
+    async def body():
+        chance = random.Random(SEED)
+        async with clients(cluster) as apis:
+            async with Streams(apis) as streams:
+                for _ in range(TRIALS):
+                    leaving = chance.choice(cluster.engines)
+                    os.kill(leaving.pid, signal.SIGTERM)
+
+                    async def gone(leaving=leaving):
+                        return leaving.process.poll() is not None
+                    await eventually(gone, "it ends", 5)
+                    leaving.start()
+                    await streams.more(STREAMS)
+            streams.report(f"{TRIALS} departures")
+            assert streams.repeated == 0, "between supersteps nothing is begun again"
+    run(body(), seconds=60 + 60 * TRIALS)
+
+
+def test_reloaded_again_and_again(cluster):
+    async def body():
+        chance = random.Random(SEED)
+        async with clients(cluster) as apis:
+            async with Streams(apis) as streams:
+                for _ in range(2 * TRIALS):
+                    edge = chance.choice(cluster.edges)
+                    old = set(edge.worker_pids())
+                    await asyncio.to_thread(edge.reload)
+
+                    async def gone(edge=edge, old=old):
+                        return not old & set(edge.worker_pids())
+                    await eventually(gone, "the old workers end", 5)
+                    await streams.more(STREAMS // 4)
+            streams.report(f"{2 * TRIALS} reloads")
+            assert streams.repeated == 0
+    run(body(), seconds=60 + 60 * TRIALS)
+
+
+def test_every_post_is_repeated(cluster):
+    """Lost acknowledgements: 1 to 5 times the same POST, over two nginx, at random moments."""
+    async def body():
+        chance = random.Random(SEED)
+        async with clients(cluster) as apis:
+            async def one(number):
+                thread = await chance.choice(apis).new_thread()
+                headers = {"idempotency-key": f"key {number}"}
+                path = f"/threads/{thread}/runs/wait"
+
+                async def send(after):
+                    await asyncio.sleep(after)  # the random moment itself
+                    return await chance.choice(apis).post(path, run_of("quick", f"n {number}"),
+                                                          headers=headers)
+                answers = await asyncio.gather(*[send(chance.random() * 0.15)
+                                                 for _ in range(chance.randint(1, 5))])
+                assert len({answer.body.strip() for answer in answers}) == 1, "identical answers"
+                runs = (await chance.choice(apis).get(f"/threads/{thread}/runs")).json
+                assert [each["status"] for each in runs] == ["success"]
+                assert len(await chance.choice(apis).thread_messages(thread)) == 2
+            for base in range(0, 40 * TRIALS, 20):
+                await asyncio.gather(*[one(base + number) for number in range(20)])
+    run(body(), seconds=60 + 60 * TRIALS)

@@ -161,7 +161,7 @@ void Engine::start_draining() {
 
 bool Engine::is_drained() const {
     return impl_->metrics.runs_running.load() + impl_->metrics.runs_waiting.load() == 0 &&
-           impl_->transport->open_requests() == 0;
+           impl_->metrics.threads_owned.load() == 0 && impl_->transport->open_requests() == 0;
 }
 
 void Engine::abandon() {

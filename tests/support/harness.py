@@ -398,6 +398,8 @@ class Cluster:
         for engine in self.engines:
             if engine.is_running():
                 assert engine.stop(), f"{engine.name} had to be killed: {tail(engine.log)}"
+                if engine.process.returncode != 0:
+                    self.error_log_is_clean()  # a sanitizer's report says more
                 assert engine.process.returncode == 0, \
                     f"{engine.name} ended with {engine.status_text()}: {tail(engine.log)}"
 

@@ -59,13 +59,13 @@ std::string session_settings(const Endpoint& endpoint, Role role) {
         "SET statement_timeout = {}; SET lock_timeout = {};"
         "SET idle_in_transaction_session_timeout = {}; SET jit = off;"
         "SET default_transaction_isolation = 'read committed';"
-        "SET plan_cache_mode = force_generic_plan;"
+        "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
         "SELECT set_config('synchronous_commit', 'on', false) "
         "WHERE current_setting('synchronous_commit') = 'off';",
         milliseconds(endpoint.wait_max), milliseconds(endpoint.lock_wait_max),
         milliseconds(endpoint.lock_wait_max));
     if (role == Role::writer) {
-        sql += "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;";
+        sql += "SET enable_hashjoin = off; SET enable_mergejoin = off;";
     }
     return sql;
 }

@@ -21,7 +21,7 @@ using postgres::Answer;
 using postgres::Connection;
 
 constexpr std::size_t kReaders = 4;
-constexpr std::size_t kWriters = 2;
+constexpr std::size_t kWriters = 1;
 
 // Half a lease: an engine that waits for the rows of a dead one has them soon after they are free
 // to take, and no batch that still moves takes that long.

@@ -220,6 +220,7 @@ base::Result<RunBody> read_run_body(std::string_view text,
     read.run.recursion_limit = assistant->graph->recursion_limit;
     if (const auto* input = body.object("input")) {
         read.run.input = *input;
+        body.keep(graph::validate_input(*assistant->graph->channels, *input));
     }
     if (const auto* metadata = body.object("metadata")) {
         read.run.metadata = *metadata;

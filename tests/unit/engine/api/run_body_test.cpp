@@ -15,7 +15,9 @@ const scheduler::Catalog& catalog() {
         auto graph = std::make_shared<graph::Graph>();
         graph->name = "echo";
         graph->recursion_limit = 25;
-        graph->channels = std::make_shared<const graph::Channels>();
+        graph::Channels channels{{"messages", graph::Reducer::add_messages}, {"x"}};
+        channels.back().type = "string";
+        graph->channels = std::make_shared<const graph::Channels>(std::move(channels));
         graph->nodes.push_back({});
         graph->nodes.back().name = "answer";
         return scheduler::Catalog{{graph}};
@@ -115,6 +117,8 @@ TEST(RunBody, NamesEveryFieldItRefuses) {
         {{{"stream_mode", {"values", "nonsense"}}}, "stream_mode", ErrorCode::invalid_argument},
         {{{"stream_mode", {"values", 3}}}, "stream_mode[1]", ErrorCode::invalid_argument},
         {{{"input", "text"}}, "input", ErrorCode::invalid_argument},
+        {{{"input", {{"x", 7}}}}, "input.x", ErrorCode::invalid_argument},
+        {{{"input", {{"y", "z"}}}}, "input.y", ErrorCode::invalid_argument},
         {{{"metadata", 1}}, "metadata", ErrorCode::invalid_argument},
         {{{"config", {{"recursion_limit", 0}}}},
          "config.recursion_limit",

@@ -140,80 +140,80 @@ async def clients(cluster):
         yield here, there
 
 
+@contextlib.asynccontextmanager
+async def streaming(cluster, what):
+    """Streams that flow while the test does its worst."""
+    async with clients(cluster) as apis:
+        async with Streams(apis) as streams:
+            yield streams
+        streams.report(what)
+
+
+def play(body):
+    run(body(random.Random(SEED)), seconds=60 + 60 * TRIALS)
+
+
 def test_killed_again_and_again(cluster):
-    async def body():
-        chance = random.Random(SEED)
-        async with clients(cluster) as apis:
-            async with Streams(apis) as streams:
-                for _ in range(TRIALS):
-                    victim = chance.choice(cluster.engines)
-                    victim.kill9()
-                    await streams.more(chance.randrange(STREAMS // 2))
-                    victim.start()
-                    await streams.more(STREAMS)
-            streams.report(f"{TRIALS} kills")
-    run(body(), seconds=60 + 60 * TRIALS)
+    async def body(chance):
+        async with streaming(cluster, f"{TRIALS} kills") as streams:
+            for _ in range(TRIALS):
+                victim = chance.choice(cluster.engines)
+                victim.kill9()
+                await streams.more(chance.randrange(STREAMS // 2))
+                victim.start()
+                await streams.more(STREAMS)
+    play(body)
 
 
 def test_stopped_again_and_again(cluster):
-    async def body():
-        chance = random.Random(SEED)
-        async with clients(cluster) as apis:
-            async with Streams(apis) as streams:
-                for _ in range(TRIALS):
-                    victim = chance.choice(cluster.engines)
-                    os.kill(victim.pid, signal.SIGSTOP)
-                    try:
-                        await streams.more(STREAMS)
-                    finally:
-                        os.kill(victim.pid, signal.SIGCONT)
+    async def body(chance):
+        async with streaming(cluster, f"{TRIALS} stops") as streams:
+            for _ in range(TRIALS):
+                victim = chance.choice(cluster.engines)
+                os.kill(victim.pid, signal.SIGSTOP)
+                try:
                     await streams.more(STREAMS)
-            streams.report(f"{TRIALS} stops")
-    run(body(), seconds=60 + 60 * TRIALS)
+                finally:
+                    os.kill(victim.pid, signal.SIGCONT)
+                await streams.more(STREAMS)
+    play(body)
 
 
 def test_told_to_leave_again_and_again(cluster):
-    async def body():
-        chance = random.Random(SEED)
-        async with clients(cluster) as apis:
-            async with Streams(apis) as streams:
-                for _ in range(TRIALS):
-                    leaving = chance.choice(cluster.engines)
-                    os.kill(leaving.pid, signal.SIGTERM)
+    async def body(chance):
+        async with streaming(cluster, f"{TRIALS} departures") as streams:
+            for _ in range(TRIALS):
+                leaving = chance.choice(cluster.engines)
+                os.kill(leaving.pid, signal.SIGTERM)
 
-                    async def gone(leaving=leaving):
-                        return leaving.process.poll() is not None
-                    await eventually(gone, "it ends", 5)
-                    leaving.start()
-                    await streams.more(STREAMS)
-            streams.report(f"{TRIALS} departures")
-            assert streams.repeated == 0, "between supersteps nothing is begun again"
-    run(body(), seconds=60 + 60 * TRIALS)
+                async def gone(leaving=leaving):
+                    return leaving.process.poll() is not None
+                await eventually(gone, "it ends", 5)
+                leaving.start()
+                await streams.more(STREAMS)
+        assert streams.repeated == 0, "between supersteps nothing is begun again"
+    play(body)
 
 
 def test_reloaded_again_and_again(cluster):
-    async def body():
-        chance = random.Random(SEED)
-        async with clients(cluster) as apis:
-            async with Streams(apis) as streams:
-                for _ in range(2 * TRIALS):
-                    edge = chance.choice(cluster.edges)
-                    old = set(edge.worker_pids())
-                    await asyncio.to_thread(edge.reload)
+    async def body(chance):
+        async with streaming(cluster, f"{2 * TRIALS} reloads") as streams:
+            for _ in range(2 * TRIALS):
+                edge = chance.choice(cluster.edges)
+                old = set(edge.worker_pids())
+                await asyncio.to_thread(edge.reload)
 
-                    async def gone(edge=edge, old=old):
-                        return not old & set(edge.worker_pids())
-                    await eventually(gone, "the old workers end", 5)
-                    await streams.more(STREAMS // 4)
-            streams.report(f"{2 * TRIALS} reloads")
-            assert streams.repeated == 0
-    run(body(), seconds=60 + 60 * TRIALS)
+                async def gone(edge=edge, old=old):
+                    return not old & set(edge.worker_pids())
+                await eventually(gone, "the old workers end", 5)
+                await streams.more(STREAMS // 4)
+        assert streams.repeated == 0
+    play(body)
 
 
 def test_every_post_is_repeated(cluster):
     """Lost acknowledgements: 1 to 5 times the same POST, over two nginx, at random moments."""
-    async def body():
-        chance = random.Random(SEED)
+    async def body(chance):
         async with clients(cluster) as apis:
             async def one(number):
                 thread = await chance.choice(apis).new_thread()
@@ -232,4 +232,4 @@ def test_every_post_is_repeated(cluster):
                 assert len(await chance.choice(apis).thread_messages(thread)) == 2
             for base in range(0, 40 * TRIALS, 20):
                 await asyncio.gather(*[one(base + number) for number in range(20)])
-    run(body(), seconds=60 + 60 * TRIALS)
+    play(body)

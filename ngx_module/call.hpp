@@ -47,7 +47,7 @@ struct Call {
     bool with_engine = false;      ///< `channel` counts it among its own
     bool waiting = false;          ///< for an engine to come up
     bool was_refused = false;      ///< by at least one engine, which lives
-    ngx_msec_t waiting_since = 0;  ///< the first time; connect_timeout bounds all of it
+    ngx_msec_t waiting_since = 0;  ///< the first time; the patience for all of it counts from then
     bool queued = false;           ///< the channel has it, the engine not yet
     bool accepted = false;         ///< by an engine, durably: its run goes on whoever dies
     bool done = false;             ///< nothing more is to be done for it

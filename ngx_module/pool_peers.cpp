@@ -313,7 +313,6 @@ void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
     ngx_connection_t* c = call->request->connection;
     ngx_http_set_log_request(c->log, call->request);
     const bool ok = guarded(c->log, "answering", [&] {
-        call->waiting_since = 0;
         if (auto* head = std::get_if<wire::Head>(&message)) {
             respond_head(*call, std::move(*head));
         } else if (auto* data = std::get_if<wire::Data>(&message)) {

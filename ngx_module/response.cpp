@@ -103,6 +103,7 @@ bool set_headers(Call& call, const wire::Head& head) {
 
 /// Where the stream stands for an engine that may have to go on with it.
 void note_progress(Call& call, std::string_view bytes) {
+    call.waiting_since = 0;  // only what reaches the client counts: engines may refuse in a circle
     if (!call.is_event_stream) {
         call.body_begun = call.body_begun || bytes.find_first_not_of(" \n") != bytes.npos;
         return;
@@ -120,7 +121,8 @@ void note_progress(Call& call, std::string_view bytes) {
     if (whole && id != tail.npos) {
         const auto from = id + kIdLine.size();
         const auto value = tail.substr(from, tail.size() - 2 - from);
-        if (value.find('\n') == value.npos) {
+        // It goes back as a header.
+        if (std::all_of(value.begin(), value.end(), [](char c) { return c > ' ' && c < 0x7f; })) {
             call.last_event_id = value;
         }
     }

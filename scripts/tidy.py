@@ -24,7 +24,7 @@ CPP_FOLDERS = ("engine", "shared", "ngx_module", "tests", "bench")
 
 # third-party header prefix -> the only directories that may include it (tests and bench may all)
 OWNERS = {
-    "zmq": ("engine/transport", "ngx_module"),
+    "zmq": (),  # the product speaks ZMTP itself (ADR 0010); libzmq is its peer in tests
     "msgpack": ("shared/wire",),
     "pqxx/": ("engine/storage/postgres",),
     "sqlite3.h": ("engine/storage/sqlite",),

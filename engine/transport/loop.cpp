@@ -1,10 +1,7 @@
 // The transport's OS thread: receive, forward, sleep. What a frame means is in loop_requests.cpp.
 #include "engine/transport/loop.hpp"
 
-#include <array>
 #include <utility>
-
-#include <poll.h>
 
 #include "engine/observe/log.hpp"
 
@@ -14,7 +11,7 @@ namespace {
 // Frames read before the replies to them go out and the outbox gets its turn.
 constexpr int kBatchMax = 256;
 constexpr base::Duration kTickEvery = std::chrono::milliseconds{500};
-// libzmq does not say which peer has room again, so full ones are tried this often.
+// Peers whose queue was full are tried again this often.
 constexpr base::Duration kBacklogRetry = std::chrono::milliseconds{5};
 
 }  // namespace
@@ -38,15 +35,14 @@ void Loop::run(std::function<std::string()> engine_id, std::string endpoint) {
     endpoint_ = std::move(endpoint);
     while (!stopping.load(std::memory_order_relaxed)) {
         now_ = base::system_clock().now();
-        bool worked = receive_some();
-        worked = forward_outbox() || worked;
-        worked = tick() || worked;
-        // A send may swallow the socket's wake-up: sleep only after a round that did nothing.
-        if (!worked) {
-            sleep();
-        }
+        const bool receive_more = receive_some();
+        forward_outbox();
+        tick();
+        socket_.flush();
+        sleep(receive_more);
     }
     forward_outbox();
+    socket_.flush();
     for (auto& [serial, open] : open_) {
         if (open.session != nullptr) {
             open.session->post_gone(false);
@@ -55,28 +51,29 @@ void Loop::run(std::function<std::string()> engine_id, std::string endpoint) {
 }
 
 bool Loop::receive_some() {
-    std::string_view identity;
+    PeerId from = 0;
     std::string_view frame;
-    int received = 0;
-    for (; received < kBatchMax; ++received) {
-        const auto what = socket_.receive(identity, frame);
-        if (what == RouterSocket::Received::nothing) {
-            break;
+    auto what = RouterSocket::Received::frame;
+    for (int i = 0; i < kBatchMax && what != RouterSocket::Received::nothing; ++i) {
+        what = socket_.receive(from, frame);
+        if (what == RouterSocket::Received::frame) {
+            on_frame(from, frame);
+        } else if (what == RouterSocket::Received::malformed) {
+            drop("a message of several parts");
+        } else if (what == RouterSocket::Received::closed) {
+            if (const auto at = peers_.find(from); at != peers_.end()) {
+                forget(*at->second);
+            }
         }
-        if (what == RouterSocket::Received::malformed) {
-            drop("not one identity and one frame");
-            continue;
-        }
-        on_frame(identity, frame);
     }
     for (auto& [peer, bytes] : replies_) {
         send(*peer, std::move(bytes));
     }
     replies_.clear();
-    return received > 0;
+    return what != RouterSocket::Received::nothing;
 }
 
-bool Loop::forward_outbox() {
+void Loop::forward_outbox() {
     taken_.clear();
     outbox_.take(taken_);
     for (auto& frame : taken_) {
@@ -93,7 +90,7 @@ bool Loop::forward_outbox() {
     }
     outbox_.sent(taken_.size());
     if (backlogs_ > 0) {
-        for (auto& [identity, peer] : peers_) {
+        for (auto& [id, peer] : peers_) {
             if (!peer->backlog.empty()) {
                 retry_backlog(*peer);
             }
@@ -104,28 +101,22 @@ bool Loop::forward_outbox() {
             side->shard.post([&side = *side] { side.room.notify_all(); });
         }
     }
-    return !taken_.empty();
 }
 
-void Loop::sleep() {
-    if (!outbox_.prepare_sleep()) {
+void Loop::sleep(bool receive_more) {
+    const bool may_sleep = outbox_.prepare_sleep() && !receive_more;
+    const auto most = backlogs_ > 0 ? kBacklogRetry : kTickEvery;
+    outbox_.woken(socket_.wait(may_sleep ? most : base::Duration::zero()));
+}
+
+void Loop::tick() {
+    if (now_ < tick_at_) {
         return;
     }
-    std::array<pollfd, 2> waiting{
-        {{socket_.descriptor(), POLLIN, 0}, {outbox_.wake_fd(), POLLIN, 0}}};
-    const auto most = backlogs_ > 0 ? kBacklogRetry : kTickEvery;
-    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(most).count();
-    (void)::poll(waiting.data(), waiting.size(), static_cast<int>(ms));
-    outbox_.woken((waiting[1].revents & POLLIN) != 0);
-}
-
-bool Loop::tick() {
-    if (now_ < tick_at_) {
-        return false;
-    }
     tick_at_ = now_ + kTickEvery;
+    socket_.tick(now_);
     std::vector<Peer*> silent;
-    for (auto& [identity, peer] : peers_) {
+    for (auto& [id, peer] : peers_) {
         if (peer->gone || now_ - peer->heard_at > options_.peer_silence_max) {
             silent.push_back(peer.get());
         }
@@ -154,7 +145,6 @@ bool Loop::tick() {
         send(*peer, std::move(bytes));
     }
     replies_.clear();
-    return true;
 }
 
 void Loop::send(Peer& peer, std::string frame) {
@@ -162,7 +152,7 @@ void Loop::send(Peer& peer, std::string frame) {
         return;
     }
     if (peer.backlog.empty()) {
-        switch (socket_.send(peer.identity, frame)) {
+        switch (socket_.send(peer.id, std::move(frame))) {
             case RouterSocket::Sent::sent:
                 return;
             case RouterSocket::Sent::gone:
@@ -184,14 +174,15 @@ void Loop::send(Peer& peer, std::string frame) {
 
 void Loop::retry_backlog(Peer& peer) {
     while (!peer.backlog.empty() && !peer.gone) {
-        const auto sent = socket_.send(peer.identity, peer.backlog.front());
+        const std::size_t bytes = peer.backlog.front().size();
+        const auto sent = socket_.send(peer.id, std::move(peer.backlog.front()));
         if (sent == RouterSocket::Sent::full) {
             return;
         }
         if (sent == RouterSocket::Sent::gone) {
             peer.gone = true;
         }
-        peer.backlog_bytes -= peer.backlog.front().size();
+        peer.backlog_bytes -= bytes;
         peer.backlog.pop_front();
         if (peer.backlog.empty()) {
             --backlogs_;

@@ -35,12 +35,12 @@ public:
 
 private:
     struct Peer {
-        std::string identity;
+        PeerId id = 0;
         std::string edge_id;
         base::Instant heard_at{};
         bool gone = false;
         std::unordered_map<wire::RequestId, std::uint64_t> open;  ///< to the serial
-        std::deque<std::string> backlog;  ///< frames for which libzmq had no room
+        std::deque<std::string> backlog;  ///< frames for which the socket had no room
         std::size_t backlog_bytes = 0;
     };
     struct Open {
@@ -51,27 +51,20 @@ private:
         base::Instant touched_at{};
         Session::Ptr session;
     };
-    struct IdentityHash {
-        using is_transparent = void;
-        std::size_t operator()(std::string_view text) const noexcept {
-            return std::hash<std::string_view>{}(text);
-        }
-    };
-
-    /// @return whether anything was received or sent
+    /// @return whether there may be more
     bool receive_some();
-    bool forward_outbox();
-    void sleep();
-    bool tick();
+    void forward_outbox();
+    void sleep(bool receive_more);
+    void tick();
 
-    void on_frame(std::string_view identity, std::string_view frame);
+    void on_frame(PeerId from, std::string_view frame);
     void on(Peer& peer, wire::Request request);
     void on(Peer& peer, wire::Body body);
     void on(Peer& peer, const wire::Credit& credit);
     void on(Peer& peer, const wire::Cancel& cancel);
     void on(Peer& peer, const wire::Ping& ping);
     void on(Peer& peer, const wire::Hello& hello);
-    void greet(std::string_view identity, const wire::Hello& hello);
+    void greet(PeerId from, const wire::Hello& hello);
 
     void on_complete(Peer& peer, wire::Request request);
     void dispatch(Peer& peer,
@@ -103,7 +96,7 @@ private:
     std::function<std::string()> engine_id_;
     std::string endpoint_;
 
-    std::unordered_map<std::string, std::unique_ptr<Peer>, IdentityHash, std::equal_to<>> peers_;
+    std::unordered_map<PeerId, std::unique_ptr<Peer>> peers_;
     std::unordered_map<std::uint64_t, Open> open_;
     std::uint64_t next_serial_ = 1;
     std::size_t bodies_bytes_ = 0;

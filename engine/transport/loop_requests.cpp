@@ -52,19 +52,19 @@ std::unique_ptr<api::Handler> Loop::make_long_answer() {
     return std::make_unique<LongAnswer>();
 }
 
-void Loop::on_frame(std::string_view identity, std::string_view frame) {
+void Loop::on_frame(PeerId from, std::string_view frame) {
     auto decoded = wire::decode_edge(frame);
     if (const auto* error = std::get_if<wire::DecodeError>(&decoded)) {
         drop(error->reason.data());
         return;
     }
     auto& message = std::get<wire::EdgeMessage>(decoded);
-    const auto at = peers_.find(identity);
+    const auto at = peers_.find(from);
     if (at == peers_.end() || at->second->gone) {
         if (const auto* hello = std::get_if<wire::Hello>(&message)) {
-            greet(identity, *hello);
+            greet(from, *hello);
         } else {
-            (void)socket_.send(identity, wire::encode(wire::EngineMessage{wire::HelloWanted{}}));
+            (void)socket_.send(from, wire::encode(wire::EngineMessage{wire::HelloWanted{}}));
         }
         return;
     }
@@ -73,7 +73,7 @@ void Loop::on_frame(std::string_view identity, std::string_view frame) {
     std::visit([&](auto&& each) { on(peer, std::move(each)); }, std::move(message));
 }
 
-void Loop::greet(std::string_view identity, const wire::Hello& hello) {
+void Loop::greet(PeerId from, const wire::Hello& hello) {
     if (peers_.size() >= options_.peers_max) {
         drop("too many edges");
         return;
@@ -81,17 +81,17 @@ void Loop::greet(std::string_view identity, const wire::Hello& hello) {
     if (hello.version_min > wire::kVersion || hello.version_max < wire::kVersion) {
         // It is told what this engine speaks, and stays unknown.
         wire::Welcome welcome{wire::kVersion, engine_id_(), endpoint_, true};
-        (void)socket_.send(identity, wire::encode(wire::EngineMessage{std::move(welcome)}));
+        (void)socket_.send(from, wire::encode(wire::EngineMessage{std::move(welcome)}));
         return;
     }
     auto peer = std::make_unique<Peer>();
-    peer->identity = identity;
+    peer->id = from;
     peer->heard_at = now_;
     auto& known = *peer;
-    if (const auto old = peers_.find(identity); old != peers_.end()) {
+    if (const auto old = peers_.find(from); old != peers_.end()) {
         forget(*old->second);
     }
-    peers_.emplace(known.identity, std::move(peer));
+    peers_.emplace(from, std::move(peer));
     on(known, hello);
 }
 
@@ -316,7 +316,7 @@ void Loop::forget(Peer& peer) {
         --backlogs_;
     }
     std::erase_if(replies_, [&](const auto& waiting) { return waiting.first == &peer; });
-    peers_.erase(peers_.find(peer.identity));
+    peers_.erase(peers_.find(peer.id));
 }
 
 void Loop::reply(Peer& peer, const wire::EngineMessage& message) {

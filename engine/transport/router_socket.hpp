@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -7,37 +9,60 @@
 #include "engine/base/clock.hpp"
 #include "engine/base/result.hpp"
 
-/// The one ZeroMQ socket of an engine. Nothing of libzmq leaves this file.
+/// The one ZeroMQ endpoint of an engine: a ROUTER that binds, spoken in the transport's own loop
+/// (shared/wire/zmtp.hpp, ADR 0010). Peers may be nginx workers or any libzmq DEALER.
 namespace heddle::transport {
 
-/// A bound ROUTER. Made on one OS thread, then used by one only (with a full fence between, as
-/// std::thread's constructor is). Every operation returns at once.
+/// One connection. Never used twice; what libzmq would call a routing id.
+using PeerId = std::uint64_t;
+
+/// Made on one OS thread, then used by one only (with a full fence between, as std::thread's
+/// constructor is). Only wait() waits.
 class RouterSocket {
 public:
-    /// @param endpoint  ipc:///path or tcp://address:port (port * picks one)
+    static constexpr std::size_t kConnectionsMax = 4'096;
+    /// Bytes that wait for one peer to read them; past it send() says full.
+    static constexpr std::size_t kQueuedBytesMax = std::size_t{4} << 20U;
+
+    /// @param endpoint  ipc:///path or tcp://address:port (address * is every one, port * picks
+    /// one)
+    /// @param wake_fd   ends wait() when it is readable; must outlive the socket
     /// @return conflict          another engine listens there (an ipc socket is never stolen)
     ///         invalid_argument  the endpoint cannot be used, and why
-    static base::Result<std::unique_ptr<RouterSocket>> bind(const std::string& endpoint);
+    static base::Result<std::unique_ptr<RouterSocket>> bind(const std::string& endpoint,
+                                                            int wake_fd);
+    /// Writes what is left for at most the linger, then closes every connection.
     ~RouterSocket();
     RouterSocket(const RouterSocket&) = delete;
     RouterSocket& operator=(const RouterSocket&) = delete;
 
     /// As bound, with the port that was picked.
     [[nodiscard]] const std::string& endpoint() const noexcept { return endpoint_; }
-    /// Edge-triggered: after every receive and send, receive until `nothing` before sleeping on it.
-    [[nodiscard]] int descriptor() const noexcept;
 
-    enum class Received { frame, nothing, malformed };
-    /// @param identity, frame  views into the socket's buffers, valid until the next call.
-    ///        malformed: a message of another shape than identity and frame was there and is gone
-    Received receive(std::string_view& identity, std::string_view& frame);
+    /// Until a peer can be read or written, `wake_fd` is readable or the time is over.
+    /// @return whether wake_fd is readable
+    bool wait(base::Duration most);
+
+    enum class Received { frame, nothing, malformed, closed };
+    /// What the latest wait() found. nothing: wait again before the next receive().
+    /// @param from   whose it is
+    /// @param frame  a view into the connection's buffer, valid until the next call of anything
+    /// here malformed: a message of several parts was there and is gone. closed: the connection
+    /// ended; `from` is never seen again.
+    Received receive(PeerId& from, std::string_view& frame);
 
     enum class Sent { sent, full, gone };
-    /// full: the peer's queue has no room now. gone: nobody of that identity is connected.
-    Sent send(std::string_view identity, std::string_view frame);
+    /// Queues a frame until flush(); it is moved from only if sent.
+    /// full: too much waits for that peer already. gone: it is not connected.
+    Sent send(PeerId to, std::string&& frame);
+    /// Writes what can be written without waiting; wait() sees to the rest.
+    void flush();
+    /// About twice a second: closes connections that do not shake hands in time or have long been
+    /// silent, and takes new ones again after it ran out of descriptors.
+    void tick(base::Instant now);
 
     /// How long the destructor may wait for frames that are sent but not yet written. 0 at first.
-    void set_linger(base::Duration linger);
+    void set_linger(base::Duration linger) noexcept;
 
 private:
     struct Impl;

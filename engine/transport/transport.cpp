@@ -11,25 +11,26 @@ namespace heddle::transport {
 
 struct Transport::Impl {
     Impl(TransportOptions wanted,
+         std::unique_ptr<Outbox> frames,
          std::unique_ptr<RouterSocket> bound,
          api::Handler& handler,
          base::ShardPool& shards,
          observe::Metrics& metrics)
         : options{std::move(wanted)},
+          outbox{std::move(frames)},
           socket{std::move(bound)},
-          outbox{options.outbox_frames_max},
-          loop{options, *socket, outbox, sides, handler, metrics} {
+          loop{options, *socket, *outbox, sides, handler, metrics} {
         for (std::size_t i = 0; i < shards.size(); ++i) {
             // NOLINTNEXTLINE: an aggregate, which make_unique of C++20 cannot build
-            sides.push_back(std::unique_ptr<ShardSide>{new ShardSide{shards.at(i), outbox, {}}});
+            sides.push_back(std::unique_ptr<ShardSide>{new ShardSide{shards.at(i), *outbox, {}}});
         }
         endpoint = options.advertised.empty() ? socket->endpoint() : options.advertised;
     }
 
     TransportOptions options;
     std::string endpoint;
-    std::unique_ptr<RouterSocket> socket;
-    Outbox outbox;
+    std::unique_ptr<Outbox> outbox;
+    std::unique_ptr<RouterSocket> socket;  // wakes by the outbox's descriptor
     std::vector<std::unique_ptr<ShardSide>> sides;
     Loop loop;
     std::thread os_thread;  // last: it uses everything above
@@ -45,12 +46,13 @@ base::Result<std::unique_ptr<Transport>> Transport::bind(TransportOptions option
                                                          api::Handler& handler,
                                                          base::ShardPool& shards,
                                                          observe::Metrics& metrics) {
-    auto socket = RouterSocket::bind(options.listen);
+    auto outbox = std::make_unique<Outbox>(options.outbox_frames_max);
+    auto socket = RouterSocket::bind(options.listen, outbox->wake_fd());
     if (!socket) {
         return std::move(socket).error();
     }
-    auto impl =
-        std::make_unique<Impl>(std::move(options), std::move(*socket), handler, shards, metrics);
+    auto impl = std::make_unique<Impl>(std::move(options), std::move(outbox), std::move(*socket),
+                                       handler, shards, metrics);
     return std::unique_ptr<Transport>{new Transport{std::move(impl)}};  // NOLINT: private
 }
 
@@ -78,7 +80,7 @@ void Transport::stop(base::Duration linger) {
         return;
     }
     impl_->loop.stopping.store(true);
-    impl_->outbox.wake();
+    impl_->outbox->wake();
     impl_->os_thread.join();
     impl_->socket->set_linger(linger);
 }

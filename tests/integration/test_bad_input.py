@@ -383,7 +383,7 @@ def test_frames_of_no_known_edge_and_of_many_parts(server):
 
 
 def test_a_frame_past_the_largest_costs_its_sender_the_connection(server):
-    """libzmq cuts it off before it is in memory; nobody else notices, and the sender may return."""
+    """It is cut off before it is in memory; nobody else notices, and the sender may return."""
     engine = server.engines[0]
     with WireClient(engine.endpoint) as known, WireClient(engine.endpoint) as sender:
         before = engine.rss()

@@ -22,7 +22,8 @@ LAYERS = {"engine/base": set(), "engine/graph": {"engine/base"}, "engine/app": {
     ("engine/app/x.cpp", '#include "engine/graph/x.hpp"', None),
     ("engine/base/x.cpp", '#include "../x.hpp"', "repository root"),
     ("engine/graph/x.cpp", "#include <zmq.hpp>", "belongs to"),
-    ("engine/transport/x.cpp", "#include <zmq.hpp>", None),
+    ("engine/graph/x.cpp", "#include <pqxx/pqxx>", "belongs to"),
+    ("engine/storage/postgres/x.cpp", "#include <pqxx/pqxx>", None),
     ("engine/graph/x.cpp", "#include <vector>", None),
     ("tests/unit/x.cpp", "#include <pqxx/pqxx>", None),
 ])

@@ -18,9 +18,6 @@ Call::~Call() {
     if (peers != nullptr) {
         peers->release(*this, true);
     }
-    if (budget != nullptr) {
-        budget->release();
-    }
     free_memory(busy);
     free_memory(free);
 }

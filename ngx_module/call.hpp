@@ -13,6 +13,9 @@ namespace heddle::ngx {
 class PoolPeers;
 struct Call;
 
+/// Parts of one body, of kChunkBytesMax, that may wait for the engine to read them.
+inline constexpr std::size_t kBodyPartsQueuedMax = 4;
+
 /// A timer that knows its call. nginx logs a timer's descriptor through event.data, so that must be
 /// the connection and cannot be the call.
 struct CallTimer {
@@ -36,9 +39,10 @@ struct Call {
     wire::RequestId id = 0;      ///< 0: not with an engine
     Channel* channel = nullptr;  ///< the latest engine; null before the first
     std::uint64_t hello_serial = 0;
-    ngx_str_t path{};       ///< what the engine sees
-    ngx_str_t thread_id{};  ///< routing key, empty if none
-    ngx_str_t run_id{};     ///< minted, or empty
+    std::uint64_t queued_at = 0;  ///< the channel's queued_total() before this
+    ngx_str_t path{};             ///< what the engine sees
+    ngx_str_t thread_id{};        ///< routing key, empty if none
+    ngx_str_t run_id{};           ///< minted, or empty
     std::uint64_t key_hash = 0;
     std::uint64_t tried = 0;       ///< bit i: engine i has had it and cannot have it again
     std::uint64_t unsent = 0;      ///< bit i: engine i could not be sent it; asked again at a tick
@@ -48,7 +52,6 @@ struct Call {
     bool waiting = false;          ///< for an engine to come up
     bool was_refused = false;      ///< by at least one engine, which lives
     ngx_msec_t waiting_since = 0;  ///< the first time; the patience for all of it counts from then
-    bool queued = false;           ///< the channel has it, the engine not yet
     bool accepted = false;         ///< by an engine, durably: its run goes on whoever dies
     bool done = false;             ///< nothing more is to be done for it
     std::string_view error{};      ///< code of the error that the module answered
@@ -57,7 +60,9 @@ struct Call {
     ngx_chain_t* body_at = nullptr;  ///< the buffer to send next
     off_t body_offset = 0;           ///< bytes of it that have been sent
     off_t body_left = 0;
-    BodyBudget* budget = nullptr;
+    /// Where the latest parts end among what the channel has queued: so many may wait, no more.
+    std::array<std::uint64_t, kBodyPartsQueuedMax> part_ends{};
+    std::size_t part_turn = 0;
 
     // The response on its way to the client.
     std::uint64_t epoch = 0;

@@ -1,8 +1,9 @@
 #include "ngx_module/channel.hpp"
 
 #include <algorithm>
+#include <array>
 
-#include <zmq.h>
+#include <sys/uio.h>
 
 #include "ngx_module/barrier.hpp"
 #include "ngx_module/pool_peers.hpp"
@@ -15,59 +16,21 @@ namespace {
 
 constexpr ngx_msec_t kSilenceMax = 2'500;
 constexpr ngx_msec_t kHelloEvery = 1'000;
-constexpr int kFramesQueuedMax = 4'096;
-constexpr int kReconnectMs = 100;
-constexpr int kReconnectMsMax = 500;
-// Frames read in one go. After them the other events of this worker get their turn.
-constexpr int kBatchMax = 1'024;
-
-struct OwnedFrame {
-    std::string bytes;
-    BodyBudget* budget;
-};
-
-void free_frame(void* /*data*/, void* hint) noexcept {
-    auto* frame = static_cast<OwnedFrame*>(hint);
-    frame->budget->add(-static_cast<std::int64_t>(frame->bytes.size()));
-    frame->budget->release();
-    delete frame;
-}
-
-bool set_option(void* socket, int option, int value) {
-    return zmq_setsockopt(socket, option, &value, sizeof(value)) == 0;
-}
-
-/// One received message part.
-class Part {
-public:
-    Part() noexcept { zmq_msg_init(&message_); }
-    ~Part() { zmq_msg_close(&message_); }
-    Part(const Part&) = delete;
-    Part& operator=(const Part&) = delete;
-
-    bool receive(void* socket) noexcept {
-        return zmq_msg_recv(&message_, socket, ZMQ_DONTWAIT) >= 0;
-    }
-    [[nodiscard]] bool more() noexcept { return zmq_msg_more(&message_) != 0; }
-    [[nodiscard]] std::string_view bytes() noexcept {
-        return {static_cast<const char*>(zmq_msg_data(&message_)), zmq_msg_size(&message_)};
-    }
-
-private:
-    zmq_msg_t message_{};
-};
+// A connection that says nothing for so long is given up for a new one.
+constexpr ngx_msec_t kConnectionSilenceMax = 10'000;
+constexpr ngx_msec_t kHandshakeMax = 2'500;
+constexpr ngx_msec_t kRetryMin = 50;
+constexpr ngx_msec_t kRetryMax = 500;
+constexpr ngx_msec_t kLookEvery = 10;  // at a lookup under way
+// What may wait for one engine. Small frames (cancel, credit, ping) have room of their own, so that
+// bodies cannot keep them out.
+constexpr std::size_t kQueuedBytesMax = std::size_t{16} << 20U;
+constexpr std::size_t kSmallBytes = 1'024;
+constexpr std::size_t kSmallRoom = std::size_t{4} << 20U;
+// Bytes read in one go. After them the other events of this worker get their turn.
+constexpr std::size_t kReadMax = std::size_t{1} << 20U;
 
 }  // namespace
-
-BodyBudget* BodyBudget::make() {
-    return new BodyBudget;
-}
-
-void BodyBudget::release() noexcept {
-    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        delete this;
-    }
-}
 
 Channel::Channel(PoolPeers& peers,
                  const EngineConf& conf,
@@ -77,156 +40,273 @@ Channel::Channel(PoolPeers& peers,
       conf_{conf},
       index_{index},
       endpoint_hash_{hash_of(view(conf.endpoint))},
-      figures_{figures} {}
+      figures_{figures} {
+    no_connection_.fd = static_cast<ngx_socket_t>(-1);
+    no_connection_.data = this;
+    flush_.data = &no_connection_;
+    flush_.handler = on_flush;
+    timer_.data = &no_connection_;
+    timer_.handler = on_timer;
+    timer_.cancelable = 1;  // a worker that is leaving does not wait for it
+}
 
 Channel::~Channel() {
-    if (posted_.posted) {
-        ngx_delete_posted_event(&posted_);
+    if (flush_.posted) {
+        ngx_delete_posted_event(&flush_);
+    }
+    if (timer_.timer_set) {
+        ngx_del_timer(&timer_);
     }
     if (connection_ != nullptr) {
-        // The descriptor is ZeroMQ's: nginx must forget it without closing it.
-        ngx_del_event(connection_->read, NGX_READ_EVENT, 0);
-        ngx_free_connection(connection_);
-        connection_->fd = static_cast<ngx_socket_t>(-1);
-    }
-    if (socket_ != nullptr) {
-        zmq_close(socket_);
+        ngx_close_connection(connection_);
     }
 }
 
-bool Channel::open(void* context, ngx_cycle_t* cycle) {
-    socket_ = zmq_socket(context, ZMQ_DEALER);
-    ngx_socket_t descriptor = -1;
-    std::size_t size = sizeof(descriptor);
-    const std::int64_t frame_max = wire::kFrameBytesMax;
-    // IMMEDIATE: without it frames for an engine that is away would wait in a queue of ZeroMQ's
-    // instead of going to another engine.
-    if (socket_ == nullptr || !set_option(socket_, ZMQ_LINGER, 0) ||
-        !set_option(socket_, ZMQ_IMMEDIATE, 1) ||
-        !set_option(socket_, ZMQ_SNDHWM, kFramesQueuedMax) ||
-        !set_option(socket_, ZMQ_RCVHWM, kFramesQueuedMax) ||
-        !set_option(socket_, ZMQ_RECONNECT_IVL, kReconnectMs) ||
-        !set_option(socket_, ZMQ_RECONNECT_IVL_MAX, kReconnectMsMax) ||
-        zmq_setsockopt(socket_, ZMQ_MAXMSGSIZE, &frame_max, sizeof(frame_max)) != 0 ||
-        zmq_connect(socket_, reinterpret_cast<const char*>(conf_.endpoint.data)) != 0 ||
-        zmq_getsockopt(socket_, ZMQ_FD, &descriptor, &size) != 0) {
-        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "heddle: cannot connect to \"%V\": %s",
-                      &conf_.endpoint, zmq_strerror(zmq_errno()));
-        return false;
-    }
-    connection_ = ngx_get_connection(descriptor, cycle->log);
-    if (connection_ == nullptr) {
-        return false;
-    }
-    connection_->data = this;
-    connection_->log = cycle->log;
-    connection_->read->log = cycle->log;
-    connection_->write->log = cycle->log;
-    connection_->read->handler = on_event;
-    posted_.data = connection_;
-    posted_.log = cycle->log;
-    posted_.handler = on_posted;
-    // Level-triggered: the descriptor stays readable until ZeroMQ has taken its commands.
-    if (ngx_add_event(connection_->read, NGX_READ_EVENT, 0) != NGX_OK) {
-        return false;
-    }
+void Channel::open() {
+    log_ = *ngx_cycle->log;
+    log_.log_level = NGX_LOG_ALERT;
+    flush_.log = ngx_cycle->log;
+    timer_.log = ngx_cycle->log;
     set_state(EngineState::connecting);
-    post_drain();
+    connect();
+}
+
+void Channel::connect() {
+    SocketAddress address = conf_.address.address;
+    if (conf_.address.host.len > 0) {
+        switch (lookup_.state()) {
+            case Lookup::State::found:
+                address = lookup_.take();
+                break;
+            case Lookup::State::failed:
+                (void)lookup_.take();
+                retry_later();
+                return;
+            case Lookup::State::idle:
+                if (!lookup_.start(conf_.address)) {
+                    retry_later();
+                    return;
+                }
+                [[fallthrough]];
+            case Lookup::State::busy:
+                ngx_add_timer(&timer_, kLookEvery);
+                return;
+        }
+    }
+    connect_to(address);
+}
+
+void Channel::connect_to(SocketAddress& address) {
+    ngx_str_t name = conf_.endpoint;
+    ngx_peer_connection_t peer{};
+    peer.sockaddr = address.generic();
+    peer.socklen = address.length;
+    peer.name = &name;
+    peer.get = ngx_event_get_peer;
+    peer.log = &log_;
+    peer.log_error = NGX_ERROR_ERR;
+    const ngx_int_t rc = address.length == 0 ? NGX_ERROR : ngx_event_connect_peer(&peer);
+    if (rc != NGX_OK && rc != NGX_AGAIN) {
+        if (peer.connection != nullptr) {
+            ngx_close_connection(peer.connection);
+        }
+        retry_later();
+        return;
+    }
+    connection_ = peer.connection;
+    connection_->data = this;
+    connection_->read->handler = on_readable;
+    connection_->write->handler = on_writable;
+    ngx_add_timer(&timer_, kHandshakeMax);
+    if (rc == NGX_OK) {
+        on_connected();
+    }
+}
+
+void Channel::on_connected() {
+    connected_ = true;
+    if (conf_.address.port != 0) {
+        (void)ngx_tcp_nodelay(connection_);
+    }
+    out_.push_raw(wire::zmtp_greeting());
+    post_flush();
+}
+
+void Channel::retry_later() {
+    retry_after_ = std::clamp(2 * retry_after_, kRetryMin, kRetryMax);
+    ngx_add_timer(&timer_, retry_after_);
+}
+
+void Channel::lose_connection(const char* why) {
+    ngx_log_error(NGX_LOG_INFO, ngx_cycle->log, 0, "heddle: connection to \"%V\" ended: %s",
+                  &conf_.endpoint, why);
+    ngx_close_connection(connection_);
+    connection_ = nullptr;
+    connected_ = false;
+    const bool was_ready = std::exchange(ready_, false);
+    hello_pending_ = false;
+    if (was_ready) {
+        retry_after_ = 0;
+        if (is_usable()) {
+            mark_down("the connection is gone");
+        }
+    }
+    // Only now: what had not left is told from what had by it.
+    reader_ = wire::ZmtpReader{wire::SocketKind::dealer};
+    out_.clear();
+    retry_later();
+}
+
+void Channel::on_readable(ngx_event_t* event) noexcept {
+    auto& self = *static_cast<Channel*>(static_cast<ngx_connection_t*>(event->data)->data);
+    guarded(event->log, "receiving", [&] { self.receive_all(); });
+}
+
+void Channel::on_writable(ngx_event_t* event) noexcept {
+    auto& self = *static_cast<Channel*>(static_cast<ngx_connection_t*>(event->data)->data);
+    guarded(event->log, "sending", [&] {
+        if (!self.connected_) {
+            int failed = 0;
+            socklen_t size = sizeof(failed);
+            if (getsockopt(self.connection_->fd, SOL_SOCKET, SO_ERROR, &failed, &size) == -1 ||
+                failed != 0) {
+                self.lose_connection("it cannot be made");
+                return;
+            }
+            self.on_connected();
+        }
+        self.flush();
+    });
+}
+
+void Channel::on_flush(ngx_event_t* event) noexcept {
+    auto& self = *static_cast<Channel*>(static_cast<ngx_connection_t*>(event->data)->data);
+    guarded(event->log, "sending", [&] { self.flush(); });
+}
+
+void Channel::on_timer(ngx_event_t* event) noexcept {
+    auto& self = *static_cast<Channel*>(static_cast<ngx_connection_t*>(event->data)->data);
+    guarded(event->log, "connecting", [&] {
+        if (self.connection_ == nullptr) {
+            self.connect();
+        } else if (!self.ready_) {
+            self.lose_connection("hands were not shaken in time");
+        }
+    });
+}
+
+void Channel::post_flush() noexcept {
+    if (!flush_.posted) {
+        ngx_post_event(&flush_, &ngx_posted_events);
+    }
+}
+
+bool Channel::try_send(std::string frame) {
+    const std::size_t room = kQueuedBytesMax + (frame.size() <= kSmallBytes ? kSmallRoom : 0);
+    if (!ready_ || frame.empty() || out_.bytes() + frame.size() > room) {
+        return false;
+    }
+    out_.push(std::move(frame));
+    post_flush();
     return true;
 }
 
-void Channel::on_event(ngx_event_t* event) noexcept {
-    auto& self = *static_cast<Channel*>(static_cast<ngx_connection_t*>(event->data)->data);
-    guarded(event->log, "receiving", [&] { self.receive_all(); });
-}
-
-void Channel::on_posted(ngx_event_t* event) noexcept {
-    auto& self = *static_cast<Channel*>(static_cast<ngx_connection_t*>(event->data)->data);
-    guarded(event->log, "sending", [&] { self.flush_queue(); });
-    guarded(event->log, "receiving", [&] { self.receive_all(); });
-}
-
-void Channel::queue_request(wire::RequestId id, std::string frame) {
-    queue_.push_back({id, std::move(frame)});
-    post_drain();
-}
-
-void Channel::flush_queue() {
-    if (queue_.empty()) {
+void Channel::flush() {
+    if (connection_ == nullptr || !connected_ || !connection_->write->ready) {
         return;
     }
-    // What a frame that cannot be sent sets off may queue others here: those wait for the next
-    // turn.
-    std::swap(queue_, flushing_);
-    for (const Queued& queued : flushing_) {
-        if (peers_.is_queued(queued.id, *this)) {
-            peers_.on_flushed(queued.id, *this, try_send(queued.frame));
+    std::array<iovec, wire::ZmtpSendQueue::kVectorsMax> vectors{};
+    while (const std::size_t count = out_.peek(vectors)) {
+        msghdr message{};
+        message.msg_iov = vectors.data();
+        message.msg_iovlen = count;
+        const ssize_t sent = sendmsg(connection_->fd, &message, MSG_NOSIGNAL);
+        if (sent >= 0) {
+            out_.written(static_cast<std::size_t>(sent));
+            continue;
         }
+        if (ngx_socket_errno == NGX_EINTR) {
+            continue;
+        }
+        if (ngx_socket_errno != NGX_EAGAIN) {
+            lose_connection("it cannot be written");
+            return;
+        }
+        connection_->write->ready = 0;
+        if (ngx_handle_write_event(connection_->write, 0) != NGX_OK) {
+            lose_connection("it cannot be watched");
+        }
+        return;
     }
-    flushing_.clear();
-}
-
-void Channel::post_drain() noexcept {
-    if (connection_ != nullptr && !posted_.posted) {
-        ngx_post_event(&posted_, &ngx_posted_events);
-    }
-}
-
-bool Channel::try_send(std::string_view frame) noexcept {
-    if (socket_ == nullptr || frame.empty()) {
-        return false;
-    }
-    const bool sent = zmq_send(socket_, frame.data(), frame.size(), ZMQ_DONTWAIT) >= 0;
-    // A send may take in what the descriptor announced, and then it does not announce it again.
-    post_drain();
-    return sent;
-}
-
-bool Channel::try_send_body(std::string frame, BodyBudget& budget) noexcept {
-    auto* owned = new (std::nothrow) OwnedFrame{std::move(frame), &budget};
-    if (owned == nullptr || owned->bytes.empty() || socket_ == nullptr) {
-        delete owned;
-        return false;
-    }
-    budget.hold();
-    budget.add(static_cast<std::int64_t>(owned->bytes.size()));
-    zmq_msg_t message;
-    if (zmq_msg_init_data(&message, owned->bytes.data(), owned->bytes.size(), free_frame, owned) !=
-        0) {
-        free_frame(nullptr, owned);
-        return false;
-    }
-    const bool sent = zmq_msg_send(&message, socket_, ZMQ_DONTWAIT) >= 0;
-    if (!sent) {
-        zmq_msg_close(&message);
-    }
-    post_drain();
-    return sent;
 }
 
 void Channel::receive_all() {
-    // One object for all frames of the worker's life would be a mutable global; initialising one
-    // costs nothing.
-    Part part;
-    int received = 0;
-    for (; received < kBatchMax && part.receive(socket_); received++) {
-        if (!part.more()) {
-            on_frame(part.bytes());
-            continue;
+    std::size_t received = 0;
+    while (connection_ != nullptr && connected_ && connection_->read->ready) {
+        if (received >= kReadMax) {
+            ngx_post_event(connection_->read, &ngx_posted_next_events);
+            return;
         }
-        while (part.more() && part.receive(socket_)) {
+        const auto room = reader_.room();
+        const ssize_t got =
+            connection_->recv(connection_, reinterpret_cast<u_char*>(room.data()), room.size());
+        if (got == NGX_AGAIN) {
+            break;
         }
-        figures_.frames_dropped.fetch_add(1, std::memory_order_relaxed);
+        if (got <= 0) {
+            lose_connection(got == 0 ? "the engine closed it" : "it cannot be read");
+            return;
+        }
+        received += static_cast<std::size_t>(got);
+        reader_.filled(static_cast<std::size_t>(got));
+        if (!handle_received()) {
+            return;
+        }
     }
-    if (received == kBatchMax && !posted_.posted) {
-        ngx_post_event(&posted_, &ngx_posted_next_events);
+    if (connection_ != nullptr && ngx_handle_read_event(connection_->read, 0) != NGX_OK) {
+        lose_connection("it cannot be watched");
     }
-    // What woke us may be the connection itself. Not more often: an engine of another version
-    // answers every Hello, which would wake us again.
-    if (!is_usable() && !hello_pending_ &&
-        (hello_serial_ == 0 || ngx_current_msec - hello_at_ >= kHelloEvery) && is_writable()) {
-        say_hello();
+}
+
+bool Channel::handle_received() {
+    const ngx_connection_t* connection = connection_;
+    while (connection_ == connection) {
+        switch (reader_.next()) {
+            case wire::ZmtpReader::Event::none:
+                return true;
+            case wire::ZmtpReader::Event::greeted:
+                out_.push_raw(wire::zmtp_ready(wire::SocketKind::dealer));
+                post_flush();
+                break;
+            case wire::ZmtpReader::Event::ready:
+                ready_ = true;
+                retry_after_ = 0;
+                heard_at_ = ngx_current_msec;
+                if (timer_.timer_set) {
+                    ngx_del_timer(&timer_);
+                }
+                say_hello();
+                break;
+            case wire::ZmtpReader::Event::ping:
+                if (out_.bytes() <= kQueuedBytesMax) {
+                    out_.push_raw(wire::zmtp_pong(reader_.payload()));
+                    post_flush();
+                }
+                break;
+            case wire::ZmtpReader::Event::multipart:
+                figures_.frames_dropped.fetch_add(1, std::memory_order_relaxed);
+                break;
+            case wire::ZmtpReader::Event::frame:
+                on_frame(reader_.payload());
+                break;
+            case wire::ZmtpReader::Event::broken:
+                ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "heddle: \"%V\" is no engine: %s",
+                              &conf_.endpoint, reader_.reason());
+                lose_connection("it broke the protocol");
+                return false;
+        }
     }
+    return false;
 }
 
 void Channel::on_frame(std::string_view frame) {
@@ -255,9 +335,6 @@ void Channel::on_frame(std::string_view frame) {
 void Channel::say_hello() {
     wire::Hello hello;
     hello.edge_id = peers_.worker().edge_id();
-    // Before the send, whatever comes of it: a peer that is gone can look writable and still
-    // refuse, and the drain posted after the attempt would try again within the same turn, for
-    // ever.
     hello_at_ = ngx_current_msec;
     hello_serial_++;
     hello_pending_ = try_send(wire::encode(wire::EdgeMessage{std::move(hello)}));
@@ -340,21 +417,12 @@ void Channel::mark_down(const char* why) {
     peers_.on_lost(*this);
 }
 
-bool Channel::is_writable() noexcept {
-    int events = 0;
-    std::size_t size = sizeof(events);
-    return zmq_getsockopt(socket_, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLOUT) != 0;
-}
-
 bool Channel::may_come_soon(ngx_msec_t patience) const noexcept {
     return state_ == EngineState::connecting ||
            (state_ == EngineState::down && ngx_current_msec - since_ < patience);
 }
 
 void Channel::tick(bool ping) {
-    if (socket_ == nullptr) {
-        return;
-    }
     const ngx_msec_t now = ngx_current_msec;
     if (hello_pending_ && now - hello_at_ >= kHelloEvery) {
         hello_pending_ = false;
@@ -363,28 +431,20 @@ void Channel::tick(bool ping) {
         if (state_ == EngineState::connecting && now - since_ >= kSilenceMax) {
             mark_down("it does not answer");
         }
-        if (!hello_pending_) {
+        if (ready_ && now - heard_at_ > kConnectionSilenceMax) {
+            lose_connection("it is silent");
+        } else if (ready_ && !hello_pending_) {
             say_hello();
         }
         return;
     }
-    // A peer that is gone can still look writable and refuse what is sent.
-    bool writable = is_writable();
-    bool refused = false;
-    if (ping && writable) {
+    if (ping) {
         const wire::Ping message{++ping_serial_};
-        refused = !try_send(wire::encode(wire::EdgeMessage{message}));
+        (void)try_send(wire::encode(wire::EdgeMessage{message}));
     }
-    writable = writable && !refused;
-    post_drain();
-    // With its process a peer's connection ends at once; a hung one is found by its silence. Two
-    // ticks for the first, because a queue may be full for a moment.
-    if (!writable && (refused || !was_writable_) && now - heard_at_ >= kHelloEvery / 2) {
-        mark_down("the connection is gone");
-    } else if (now - heard_at_ > kSilenceMax) {
+    if (now - heard_at_ > kSilenceMax) {
         mark_down("it is silent");
     }
-    was_writable_ = writable;
 }
 
 }  // namespace heddle::ngx

@@ -1,38 +1,20 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <string>
-#include <vector>
 
+#include "ngx_module/endpoint.hpp"
 #include "ngx_module/shared_state.hpp"
 #include "shared/wire/messages.hpp"
+#include "shared/wire/zmtp.hpp"
 
 namespace heddle::ngx {
 
 class PoolPeers;
 
-/// How many bytes of one request's body wait in ZeroMQ's queue. Counted up by the worker, down by
-/// ZeroMQ's I/O thread when a frame has been written, which may be after the request has gone:
-/// hence the references.
-class BodyBudget {
-public:
-    static BodyBudget* make();
-    void hold() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
-    void release() noexcept;
-    void add(std::int64_t bytes) noexcept { waiting_.fetch_add(bytes, std::memory_order_relaxed); }
-    [[nodiscard]] std::int64_t waiting() const noexcept {
-        return waiting_.load(std::memory_order_relaxed);
-    }
-
-private:
-    std::atomic<std::int64_t> waiting_{0};
-    std::atomic<int> references_{1};
-};
-
-/// The connection to one engine: one DEALER socket in nginx's event loop. Says Hello, pings, knows
-/// whether the engine lives; what frames mean for requests is PoolPeers' affair. Never blocks.
-/// Belongs to the worker's only thread.
+/// The connection to one engine: a ZeroMQ DEALER spoken in nginx's own event loop (ADR 0010). Says
+/// Hello, pings, knows whether the engine lives, connects again; what frames mean for requests is
+/// PoolPeers' affair. Never waits. Belongs to the worker's only thread.
 class Channel {
 public:
     /// `peers`, `conf` and `figures` must outlive it.
@@ -41,16 +23,11 @@ public:
     Channel(const Channel&) = delete;
     Channel& operator=(const Channel&) = delete;
 
-    /// Connects, in init process. false, with a message in the log, if that cannot be.
-    bool open(void* context, ngx_cycle_t* cycle);
-    /// false: the engine is not connected or its queue is full; nothing was sent.
-    bool try_send(std::string_view frame) noexcept;
-    /// Sends a whole Request at the end of this turn of the event loop, so that all of a turn wake
-    /// ZeroMQ's I/O thread once. One that cannot be sent then comes back through
-    /// PoolPeers::on_flushed(); one whose call is gone by then is not sent.
-    void queue_request(wire::RequestId id, std::string frame);
-    /// As try_send(), for a frame whose bytes count against `budget` until they are written.
-    bool try_send_body(std::string frame, BodyBudget& budget) noexcept;
+    /// Begins to connect, in init process.
+    void open();
+    /// Queues a frame; all of one turn of the event loop leave in one write at its end.
+    /// false: the engine is not connected or too much waits for it; nothing was sent.
+    [[nodiscard]] bool try_send(std::string frame);
     /// Twice a second: hello, ping, and the verdict on silence.
     void tick(bool ping);
     /// An engine that would not say who it is, or says it in another version, is not used.
@@ -70,23 +47,39 @@ public:
     /// Counts Hellos. A request sent before the latest one is unknown to an engine that asked for
     /// it.
     [[nodiscard]] std::uint64_t hello_serial() const noexcept { return hello_serial_; }
+    /// Bytes ever queued for the engine, and how many of them have left or are given up.
+    [[nodiscard]] std::uint64_t queued_total() const noexcept { return out_.pushed_total(); }
+    [[nodiscard]] std::uint64_t written_total() const noexcept { return out_.written_total(); }
+    /// Whether what was queued at that count cannot have reached the engine, and never will.
+    [[nodiscard]] bool is_lost_unsent(std::uint64_t queued_at) const noexcept {
+        return connection_ == nullptr && out_.written_total() <= queued_at;
+    }
     [[nodiscard]] EngineFigures& figures() noexcept { return figures_; }
 
 private:
-    static void on_event(ngx_event_t* event) noexcept;
-    static void on_posted(ngx_event_t* event) noexcept;
+    static void on_readable(ngx_event_t* event) noexcept;
+    static void on_writable(ngx_event_t* event) noexcept;
+    static void on_flush(ngx_event_t* event) noexcept;
+    static void on_timer(ngx_event_t* event) noexcept;
 
-    void flush_queue();
+    void connect();
+    void connect_to(SocketAddress& address);
+    void on_connected();
+    void retry_later();
+    void lose_connection(const char* why);
     void receive_all();
+    /// @return false if the connection is no more
+    bool handle_received();
+    void flush();
+    void post_flush() noexcept;
+
     void on_frame(std::string_view frame);
     void on(const wire::Welcome& welcome);
     void on(const wire::Pong& pong);
     void on(const wire::HelloWanted& wanted);
     void say_hello();
-    [[nodiscard]] bool is_writable() noexcept;
     void meet(const std::string& engine_id, bool draining);
     void set_state(EngineState state);
-    void post_drain() noexcept;
 
     PoolPeers& peers_;
     const EngineConf& conf_;
@@ -94,23 +87,26 @@ private:
     const std::uint64_t endpoint_hash_;
     EngineFigures& figures_;
 
-    struct Queued {
-        wire::RequestId id;
-        std::string frame;
-    };
-
-    void* socket_ = nullptr;
-    std::vector<Queued> queue_;
-    std::vector<Queued> flushing_;  ///< kept for its memory
+    // The connection.
+    Lookup lookup_;
+    ngx_log_t log_{};  ///< quiet: nginx would log each attempt to connect as an error
     ngx_connection_t* connection_ = nullptr;
-    ngx_event_t posted_{};
+    ngx_connection_t no_connection_{};  ///< nginx logs the descriptor of timers through it
+    ngx_event_t flush_{};
+    ngx_event_t timer_{};  ///< of the next attempt, or the deadline of this one
+    ngx_msec_t retry_after_ = 0;
+    bool connected_ = false;  ///< the socket is
+    bool ready_ = false;      ///< hands are shaken: frames may go
+    wire::ZmtpReader reader_{wire::SocketKind::dealer};
+    wire::ZmtpSendQueue out_;
+
+    // The engine.
     EngineState state_ = EngineState::connecting;
     std::string engine_id_;
     ngx_msec_t since_ = 0;     ///< of the state
     ngx_msec_t heard_at_ = 0;  ///< the latest frame
     ngx_msec_t hello_at_ = 0;
     bool hello_pending_ = false;
-    bool was_writable_ = true;  ///< at the tick before
     std::uint64_t hello_serial_ = 0;
     std::uint64_t ping_serial_ = 0;
 };

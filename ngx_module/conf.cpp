@@ -12,6 +12,7 @@ namespace {
 constexpr ngx_msec_t kConnectTimeout = 2'000;
 constexpr ngx_msec_t kReadTimeout = 60'000;
 constexpr ngx_uint_t kWeightMax = 1'000;
+constexpr std::size_t kEndpointBytesMax = 255;
 
 char* error_text(const char* text) {
     return const_cast<char*>(text);
@@ -43,11 +44,12 @@ PoolConf* find_or_add_pool(ngx_conf_t* cf, MainConf* main, const ngx_str_t& name
 
 char* add_engine(ngx_conf_t* cf, PoolConf* pool) {
     const ArrayView<ngx_str_t> words{cf->args};
-    EngineConf engine{words.size() > 1 ? words[1] : ngx_str_t{}, 1};
-    if (words.size() < 2 || words.size() > 3 ||
-        !(starts_with(engine.endpoint, "ipc://") || starts_with(engine.endpoint, "tcp://")) ||
-        engine.endpoint.len > 255) {
+    EngineConf engine{words.size() > 1 ? words[1] : ngx_str_t{}, 1, {}};
+    if (words.size() < 2 || words.size() > 3 || engine.endpoint.len > kEndpointBytesMax) {
         return error_text("needs ENDPOINT (ipc:///path or tcp://host:port) [weight=N]");
+    }
+    if (const char* wrong = parse_endpoint(engine.endpoint, engine.address); wrong != nullptr) {
+        return error_text(wrong);
     }
     if (words.size() == 3) {
         const ngx_int_t weight =

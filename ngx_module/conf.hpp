@@ -1,5 +1,6 @@
 #pragma once
 
+#include "ngx_module/endpoint.hpp"
 #include "ngx_module/ngx.hpp"
 
 /// What the directives say. Plain structs in nginx's configuration pool, read-only once parsed
@@ -13,6 +14,7 @@ inline constexpr std::size_t kEnginesMax = 64;  ///< in one pool
 struct EngineConf {
     ngx_str_t endpoint;  ///< ipc:///path or tcp://host:port, zero-terminated
     ngx_uint_t weight;
+    Endpoint address;
 };
 
 struct PoolConf {

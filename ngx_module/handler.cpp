@@ -15,7 +15,6 @@ namespace heddle::ngx {
 
 namespace {
 
-constexpr std::int64_t kBodyQueuedMax = 1 << 20;  // bytes of one request towards its engine
 constexpr ngx_msec_t kPumpEvery = 5;
 constexpr std::uint64_t kFirstCredit = 256U << 10U;
 
@@ -273,6 +272,7 @@ bool make_request(Call& call, wire::Request& request) {
     request.hop = call.hop;
     request.accepted = call.accepted;
     rewind_body(call);
+    call.part_ends = {};
     if (call.body_left > 0) {
         if (!read_body(call, wire::kChunkBytesMax, request.body)) {
             return false;
@@ -287,10 +287,8 @@ bool make_request(Call& call, wire::Request& request) {
 
 void pump_body(Call& call) {
     while (call.body_left > 0 && call.id != 0 && !call.waiting) {
-        if (call.budget == nullptr) {
-            call.budget = BodyBudget::make();
-        }
-        if (call.budget->waiting() >= kBodyQueuedMax) {
+        std::uint64_t& oldest_end = call.part_ends.at(call.part_turn % kBodyPartsQueuedMax);
+        if (oldest_end > call.channel->written_total()) {
             ngx_add_timer(&call.pump.event, kPumpEvery);
             return;
         }
@@ -303,11 +301,12 @@ void pump_body(Call& call) {
         }
         const std::size_t bytes = body.bytes.size();
         body.last = static_cast<off_t>(bytes) == call.body_left;
-        if (!call.channel->try_send_body(wire::encode(wire::EdgeMessage{std::move(body)}),
-                                         *call.budget)) {
+        if (!call.channel->try_send(wire::encode(wire::EdgeMessage{std::move(body)}))) {
             ngx_add_timer(&call.pump.event, kPumpEvery);
             return;
         }
+        oldest_end = call.channel->queued_total();
+        call.part_turn++;
         advance_body(call, bytes);
     }
 }

@@ -4,7 +4,8 @@
 //   limits      preaccess phase: heddle_limit              (shared memory)
 //   handler     ENTER: key, path, headers, body -> Request frame
 //   pool_peers  which engine; moved, refused, lost
-//   channel     one ZeroMQ socket in nginx's event loop; hello, ping
+//   channel     one ZeroMQ connection in nginx's event loop; hello, ping
+//   endpoint    where an engine listens; names are looked up
 //   inflight    request id -> Call -> ngx_http_request_t
 //   response    LEAVE: Head, Data, End -> nginx's filters, credit
 //   status, variables                                      what operators see
@@ -45,7 +46,7 @@ MainConf* main_conf_of(ngx_cycle_t* cycle) {
         ngx_http_cycle_get_module_main_conf(cycle, ngx_http_heddle_module));
 }
 
-/// Sockets and ZeroMQ's I/O thread must not exist before the fork, and only workers need them.
+/// Connections must not exist before the fork, and only workers need them.
 ngx_int_t init_process(ngx_cycle_t* cycle) noexcept {
     MainConf* conf = main_conf_of(cycle);
     if (ngx_process != NGX_PROCESS_WORKER || conf == nullptr || conf->pools.nelts == 0) {

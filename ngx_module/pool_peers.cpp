@@ -77,9 +77,10 @@ PoolPeers::~PoolPeers() {
     }
 }
 
-bool PoolPeers::open(void* context, ngx_cycle_t* cycle) {
-    return std::all_of(channels_.begin(), channels_.end(),
-                       [&](auto& channel) { return channel->open(context, cycle); });
+void PoolPeers::open() {
+    for (auto& channel : channels_) {
+        channel->open();
+    }
 }
 
 void PoolPeers::tick(bool ping) {
@@ -161,13 +162,11 @@ PoolPeers::Sent PoolPeers::send(Call& call, Channel& channel) {
     if (call.id == 0 || !make_request(call, request)) {
         return Sent::cannot;
     }
-    auto frame = wire::encode(wire::EdgeMessage{std::move(request)});
-    if (call.body_left == 0) {
-        channel.queue_request(call.id, std::move(frame));
-        call.queued = true;
-    } else if (!channel.try_send(frame)) {  // Body frames follow at once
+    const std::uint64_t queued_at = channel.queued_total();
+    if (!channel.try_send(wire::encode(wire::EdgeMessage{std::move(request)}))) {
         return Sent::engine_full;
     }
+    call.queued_at = queued_at;
     call.channel = &channel;
     call.with_engine = true;
     call.hello_serial = channel.hello_serial();
@@ -252,7 +251,6 @@ void PoolPeers::stop_waiting(Call& call) noexcept {
 
 void PoolPeers::release(Call& call, bool tell_engine, bool client_left) noexcept {
     const bool with_engine = std::exchange(call.with_engine, false);
-    const bool was_queued = std::exchange(call.queued, false);
     call.answering = false;
     stop_waiting(call);
     if (call.timeout.event.timer_set) {
@@ -266,8 +264,9 @@ void PoolPeers::release(Call& call, bool tell_engine, bool client_left) noexcept
         auto& in_flight = call.channel->figures().in_flight;
         in_flight.store(in_flight.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
         // An engine that has answered early still waits for the rest of the body.
-        if (!was_queued && (tell_engine || call.body_left > 0)) {
-            call.channel->try_send(
+        if (tell_engine || call.body_left > 0) {
+            // If there is no room for so little, the engine ends it by its own deadlines.
+            (void)call.channel->try_send(
                 wire::encode(wire::EdgeMessage{wire::Cancel{call.id, !client_left}}));
         }
     }
@@ -406,7 +405,7 @@ bool PoolPeers::try_go_on(Call& call) {
 void PoolPeers::lose(Call& call) {
     Channel& channel = *call.channel;
     count(channel.figures().failures);
-    const bool may_repeat = call.queued || may_go_on(call);
+    const bool may_repeat = channel.is_lost_unsent(call.queued_at) || may_go_on(call);
     release(call, true, false);
     if (!may_repeat) {
         fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable,
@@ -429,7 +428,7 @@ void PoolPeers::on_lost(Channel& channel) {
 
 void PoolPeers::on_forgotten(Channel& channel) {
     const auto ids = worker_.inflight().ids_where([&](const Call& call) {
-        return call.channel == &channel && !call.waiting && !call.queued &&
+        return call.channel == &channel && !call.waiting &&
                call.hello_serial < channel.hello_serial();
     });
     for_each(ids, [this](Call& call) { lose(call); });
@@ -441,25 +440,6 @@ void PoolPeers::end_streams() {
                call.busy == nullptr;
     });
     for_each(ids, [](Call& call) { leave_stream(call); });
-}
-
-bool PoolPeers::is_queued(wire::RequestId id, const Channel& channel) const noexcept {
-    const Call* call = worker_.inflight().find(id);
-    return call != nullptr && call->queued && call->channel == &channel;
-}
-
-void PoolPeers::on_flushed(wire::RequestId id, Channel& channel, bool sent) {
-    if (sent) {
-        Call& call = *worker_.inflight().find(id);
-        call.queued = false;
-        call.hello_serial = channel.hello_serial();
-        return;
-    }
-    for_each({id}, [&](Call& call) {
-        release(call, false);
-        call.unsent |= bit_of(channel);
-        submit(call);
-    });
 }
 
 void PoolPeers::on_engine_up() {

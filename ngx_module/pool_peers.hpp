@@ -21,7 +21,8 @@ public:
     PoolPeers(const PoolPeers&) = delete;
     PoolPeers& operator=(const PoolPeers&) = delete;
 
-    bool open(void* context, ngx_cycle_t* cycle);
+    /// Begins to connect, in init process.
+    void open();
     void tick(bool ping);
 
     /// Sends the call to the engine it belongs to, or lets it wait for one, or answers that there
@@ -43,8 +44,6 @@ public:
     void on_lost(Channel& channel);       ///< the engine is down
     void on_forgotten(Channel& channel);  ///< the engine knows nothing sent before its last Hello
     void on_engine_up();
-    [[nodiscard]] bool is_queued(wire::RequestId id, const Channel& channel) const noexcept;
-    void on_flushed(wire::RequestId id, Channel& channel, bool sent);
 
     [[nodiscard]] Worker& worker() noexcept { return worker_; }
     [[nodiscard]] ngx_slab_pool_t* slab() noexcept { return zone_.slab; }

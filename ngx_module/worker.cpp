@@ -1,7 +1,5 @@
 #include "ngx_module/worker.hpp"
 
-#include <zmq.h>
-
 #include "ngx_module/barrier.hpp"
 #include "ngx_module/uuid.hpp"
 
@@ -15,16 +13,9 @@ Worker::Worker() : edge_id_{make_uuid_v7().text()} {}
 
 std::unique_ptr<Worker> Worker::start(MainConf& conf, ngx_cycle_t* cycle) {
     std::unique_ptr<Worker> worker{new Worker};
-    worker->context_ = zmq_ctx_new();
-    if (worker->context_ == nullptr) {
-        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "heddle: no ZeroMQ context");
-        return nullptr;
-    }
     for (PoolConf* pool : ArrayView<PoolConf*>{&conf.pools}) {
         worker->pools_.push_back(std::make_unique<PoolPeers>(*worker, *pool));
-        if (!worker->pools_.back()->open(worker->context_, cycle)) {
-            return nullptr;
-        }
+        worker->pools_.back()->open();
     }
     worker->tick_connection_.fd = static_cast<ngx_socket_t>(-1);
     worker->tick_connection_.data = worker.get();
@@ -41,10 +32,6 @@ Worker::~Worker() {
         ngx_del_timer(&tick_);
     }
     pools_.clear();
-    if (context_ != nullptr) {
-        // All sockets are closed and linger for nothing, so this returns at once.
-        zmq_ctx_term(context_);
-    }
 }
 
 void Worker::on_tick(ngx_event_t* event) noexcept {

@@ -30,7 +30,6 @@ private:
 
     std::string edge_id_;
     Inflight inflight_;
-    void* context_ = nullptr;
     std::vector<std::unique_ptr<PoolPeers>> pools_;
     ngx_connection_t tick_connection_{};  ///< nginx logs a timer's descriptor through it
     ngx_event_t tick_{};

@@ -54,8 +54,8 @@ OpenedStore explained(OpenedStore opened, const std::string& shown, std::string_
 }  // namespace
 
 base::Result<std::unique_ptr<storage::Store>> open_store(const std::string& url,
+                                                         const storage::StoreLimits& limits,
                                                          observe::Metrics& metrics) {
-    const storage::StoreLimits limits;
     if (url == "memory:") {
         return storage::make_memory_store(limits, metrics);
     }

@@ -17,6 +17,7 @@ namespace heddle::app {
 /// @return invalid_argument  no such kind of store, or a path or URL that cannot be right
 ///         unavailable       it cannot be opened now
 base::Result<std::unique_ptr<storage::Store>> open_store(const std::string& url,
+                                                         const storage::StoreLimits& limits,
                                                          observe::Metrics& metrics);
 
 /// Factories by the names of agent files. `auto` is openai if OPENAI_API_KEY or OPENAI_BASE_URL is

@@ -1,5 +1,6 @@
 #include "engine/app/engine.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <future>
 #include <utility>
@@ -23,6 +24,21 @@ using observe::LogLevel;
 
 constexpr std::size_t kMailboxMax = 65'536;
 constexpr auto kLinger = std::chrono::milliseconds{500};
+
+scheduler::SchedulerLimits limits_of(const Options& options) {
+    scheduler::SchedulerLimits limits;
+    // A dead owner's lease passes, and then the thread has to be claimed.
+    limits.owner_wait_max = std::chrono::milliseconds{options.lease_ms} + std::chrono::seconds{1};
+    return limits;
+}
+
+scheduler::OwnershipLimits ownership_of(const Options& options) {
+    scheduler::OwnershipLimits limits;
+    limits.lease = std::chrono::milliseconds{options.lease_ms};
+    limits.heartbeat_every = limits.lease / 4;
+    limits.recovery_every = std::min<base::Duration>(limits.recovery_every, limits.lease / 4);
+    return limits;
+}
 
 }  // namespace
 
@@ -65,7 +81,9 @@ std::optional<Exit> Engine::Impl::load_agents(const Options& options) {
 }
 
 std::optional<Exit> Engine::Impl::open(const Options& options) {
-    auto opened = open_store(options.store, metrics);
+    storage::StoreLimits store_limits;
+    store_limits.lease = std::chrono::milliseconds{options.lease_ms};
+    auto opened = open_store(options.store, store_limits, metrics);
     if (!opened) {
         return Exit{kExitStore,
                     fmt::format("heddle-engine: --store: {}\n", opened.error().message)};
@@ -73,7 +91,7 @@ std::optional<Exit> Engine::Impl::open(const Options& options) {
     store = std::move(*opened);
     shards = std::make_unique<base::ShardPool>(options.shards, kMailboxMax);
     scheduler = std::make_unique<scheduler::Scheduler>(*shards, *store, *catalog, metrics,
-                                                       scheduler::SchedulerLimits{});
+                                                       limits_of(options));
     api::ApiOptions api_options;
     api_options.version = HEDDLE_VERSION;
     api_options.engine_name = options.name;
@@ -95,7 +113,7 @@ std::optional<Exit> Engine::Impl::serve(const Options& options) {
     transport = std::move(*bound);
     // Bound first: the row in the store tells others the endpoint.
     ownership = std::make_unique<scheduler::Ownership>(*scheduler, transport->endpoint(),
-                                                       scheduler::OwnershipLimits{});
+                                                       ownership_of(options));
     const auto registered = ownership->start();
     if (!registered) {
         return Exit{kExitStore, fmt::format("heddle-engine: --store: cannot register: {}\n",

@@ -40,6 +40,8 @@ ByName declare(CLI::App& cli, Options& to) {
         ->check(CLI::Range(1L, 1L << 20));
     add("drain-seconds", to.drain_seconds, "How long supersteps may go on after SIGTERM")
         ->check(CLI::Range(0, 3600));
+    add("lease-ms", to.lease_ms, "An engine silent for longer loses its threads; the same for all")
+        ->check(CLI::Range(500, 60'000));
     return options;
 }
 

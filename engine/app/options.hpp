@@ -19,6 +19,7 @@ struct Options {
     std::size_t request_body_bytes_max = 32U << 20U;
     std::size_t open_requests_max = 20'000;
     std::uint32_t drain_seconds = 3;  ///< for supersteps to end after SIGTERM
+    std::uint32_t lease_ms = 2'000;   ///< silent for longer, an engine loses its threads
 };
 
 /// The process is to end now, with this text on stderr (stdout for --help) and this code.

@@ -8,7 +8,7 @@ namespace {
 TEST(OpenStore, NamesTheKindsThereAreAndShowsNoPassword) {
     observe::Metrics metrics;
     for (const auto* url : {"", "mysql://me:secret@host/db", "/path/file.db", "memory"}) {
-        const auto store = open_store(url, metrics);
+        const auto store = open_store(url, storage::StoreLimits{}, metrics);
         ASSERT_FALSE(store.has_value()) << url;
         EXPECT_EQ(store.error().code, base::ErrorCode::invalid_argument);
         EXPECT_NE(store.error().message.find("sqlite:/path/file.db"), std::string::npos);
@@ -18,10 +18,11 @@ TEST(OpenStore, NamesTheKindsThereAreAndShowsNoPassword) {
 
 TEST(OpenStore, OpensMemoryAndSaysWhyAFileCannotBe) {
     observe::Metrics metrics;
-    const auto memory = open_store("memory:", metrics);
+    const auto memory = open_store("memory:", storage::StoreLimits{}, metrics);
     ASSERT_TRUE(memory.has_value());
     EXPECT_EQ((*memory)->name(), "memory");
-    const auto file = open_store("sqlite:/nowhere/at/all/heddle.db", metrics);
+    const auto file =
+        open_store("sqlite:/nowhere/at/all/heddle.db", storage::StoreLimits{}, metrics);
     ASSERT_FALSE(file.has_value());
     EXPECT_NE(file.error().message.find("/nowhere/at/all"), std::string::npos)
         << file.error().message;
@@ -31,7 +32,7 @@ TEST(OpenStore, ShowsTheServerItCannotReachWithoutThePassword) {
     observe::Metrics metrics;
     for (const auto* url : {"postgres://me:secret@127.0.0.1:1/db?connect_timeout=2",
                             "postgres://127.0.0.1:1/db?user=me&password=secret"}) {
-        const auto store = open_store(url, metrics);
+        const auto store = open_store(url, storage::StoreLimits{}, metrics);
         ASSERT_FALSE(store.has_value());
         EXPECT_NE(store.error().message.find("postgres://127.0.0.1:1/db"), std::string::npos)
             << store.error().message;

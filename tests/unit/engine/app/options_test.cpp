@@ -47,6 +47,7 @@ TEST(Options, AreReadFromTheCommandLine) {
     EXPECT_EQ(options.name, "engine-7") << "for want of a better one";
     EXPECT_EQ(options.shards, 2U);
     EXPECT_EQ(options.drain_seconds, 3U);
+    EXPECT_EQ(options.lease_ms, 2'000U);
 }
 
 TEST(Options, OfTheCommandLineWinOverTheFile) {
@@ -72,6 +73,7 @@ TEST(Options, NameTheLineOfTheFileThatIsWrong) {
         std::string::npos);
     EXPECT_NE(problem_of(ConfigFile{"shards: many\n"}).find(":1: "), std::string::npos);
     EXPECT_NE(problem_of(ConfigFile{"shards: 0\n"}).find(":1: "), std::string::npos);
+    EXPECT_NE(problem_of(ConfigFile{"lease-ms: 499\n"}).find(":1: "), std::string::npos);
     EXPECT_NE(problem_of(ConfigFile{"log-level: loud\n"}).find(":1: "), std::string::npos);
     EXPECT_NE(problem_of(ConfigFile{"shards: [1]\n"}).find(":1: shards must be one value"),
               std::string::npos);

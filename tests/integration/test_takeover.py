@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+import uuid
 
 import pytest
 
@@ -199,6 +200,7 @@ def test_a_repeat_with_the_same_key_gets_the_run_that_there_was(cluster):
 
 
 STREAMS = 60
+RUNS = int(os.environ.get("HEDDLE_RUNS", "150"))
 
 
 def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
@@ -241,6 +243,47 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
             assert leaving.process.returncode == 0
             leaving.start()
     run(body(), seconds=90)
+
+
+def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
+    """HEDDLE_RUNS (150) runs, all of them its own; another engine comes and has them all after it."""
+    async def body(cluster):
+        leaving, other = cluster.engines
+        other.kill9()
+        async with connect(cluster.url) as api:
+            async def whole(number):
+                thread = str(uuid.uuid4())
+                answer = await api.post(f"/threads/{thread}/runs/wait",
+                                        run_of("steps", f"n {number}", if_not_exists="create"))
+                texts = [text_of(message) for message in answer.json["messages"]]
+                assert len(texts) == STEPS + 1 and texts[0] == f"n {number}"
+            answered = asyncio.gather(*[whole(number) for number in range(RUNS)])
+
+            async def all_run():
+                return leaving.metrics()["heddle_scheduler_runs_running"] == RUNS
+            await eventually(all_run, "all runs execute", 30)
+            await asyncio.to_thread(other.start)
+
+            async def is_seen():
+                return all(worker["state"] == "up"
+                           for pool in (await api.get("/heddle/status")).json["pools"]
+                           for engine in pool["engines"] for worker in engine["workers"])
+            await eventually(is_seen, "nginx sees the other engine")
+            asked = time.monotonic()
+            os.kill(leaving.pid, signal.SIGTERM)
+
+            async def gone():
+                return leaving.process.poll() is not None
+            await eventually(gone, "it ends", 5)
+            print(f"{RUNS} runs, gone after {time.monotonic() - asked:.2f} s")
+            await answered
+            assert other.metrics()["heddle_scheduler_runs_failed_total"] == 0
+            assert leaving.process.returncode == 0
+            leaving.start()
+    with slow_cluster(tmp_path, latency=0.5, step_seconds=2.0, store="postgres", engines=2,
+                      workers=2) as cluster:
+        run(body(cluster), seconds=120)
+        cluster.check_clean()
 
 
 def test_a_resumable_stream_outlives_every_engine(cluster):

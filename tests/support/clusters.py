@@ -77,10 +77,10 @@ def write_step_agent(folder, milliseconds):
 
 
 @contextlib.contextmanager
-def slow_cluster(folder, *, latency, nginx_server="", **options):
+def slow_cluster(folder, *, latency, step_seconds=0.3, nginx_server="", **options):
     """echo, chain5 and agents of one model call each: `slow` takes `latency` seconds, `wordy` too
     and says thirty words meanwhile, `quick` takes 0.05 s, `sluggish` 3.5 s, `long` a minute;
-    `steps` makes five calls of 0.3 s."""
+    `steps` makes five calls of `step_seconds`."""
     agents = folder / "agents"
     agents.mkdir()
     for name in ("echo", "chain5"):
@@ -90,7 +90,7 @@ def slow_cluster(folder, *, latency, nginx_server="", **options):
                         ("wordy", f"slow-{milliseconds} words-30"),
                         ("sluggish", "slow-3500"), ("long", "slow-60000 words-600")):
         write_agent(agents, name, model)
-    write_step_agent(agents, 300)
+    write_step_agent(agents, round(step_seconds * 1000))
     model = ModelServer(folder)
     model.start()
     with Cluster(folder, agents=agents, model=model, nginx_server=ROOMY_SERVER + nginx_server,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The benchmarks of Heddle; `./heddle bench` calls this.
 
-usage: run.py [edge] [turn] [--json FILE] [--rounds N] [--quick] …   (--help for all)
+usage: run.py [edge] [turn] [scale] [--json FILE] [--rounds N] [--quick] …   (--help for all)
 
 HEDDLE_BUILD names the folder of a release build; without it, build/release. See bench/README.md.
 """
@@ -16,10 +16,11 @@ import time
 import edge
 import peer_packages
 import peers
+import scale
 import stack
 import turn
 
-BENCHMARKS = {module.NAME: module for module in (edge, turn)}
+BENCHMARKS = {module.NAME: module for module in (edge, turn, scale)}
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

@@ -284,14 +284,20 @@ class Postgres:
             " FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 25"
         ) + self._tables()
 
+    def ask_heddle(self, statement):
+        """What one statement answers in the engines' database, on a connection of its own."""
+        done = subprocess.run(self._command("psql") + ["-XAtq", "-d", "heddle", "-c", statement],
+                              capture_output=True, text=True, cwd=self.folder)
+        if done.returncode != 0:
+            raise BenchError(f"Postgres refused {statement!r}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
     def _tables(self):
-        done = subprocess.run(self._command("psql") + ["-XAt", "-d", "heddle", "-c", (
+        return self.ask_heddle(
             "SELECT relname || ': ' || seq_scan || ' seq scans, ' || seq_tup_read || ' rows; '"
             " || idx_scan || ' index scans, ' || idx_tup_fetch || ' rows; updated ' || n_tup_upd"
             " || ', HOT ' || n_tup_hot_upd || ', dead ' || n_dead_tup"
-            " FROM pg_stat_user_tables ORDER BY relname")],
-            capture_output=True, text=True, cwd=self.folder, check=True)
-        return done.stdout.splitlines()
+            " FROM pg_stat_user_tables ORDER BY relname").splitlines()
 
     def close(self):
         """Ends the session, so that the server can stop at once."""

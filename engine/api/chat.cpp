@@ -5,8 +5,8 @@
 
 #include "engine/api/api.hpp"
 #include "engine/api/fields.hpp"
-#include "engine/api/json_scan.hpp"
 #include "engine/api/shapes.hpp"
+#include "engine/base/json_scan.hpp"
 
 namespace heddle::api {
 namespace {
@@ -43,11 +43,11 @@ std::string text_of(const Json& message) {
 
 // The agent's last word: the newest message, if the agent wrote it.
 std::optional<std::string> reply_of(const scheduler::RunOutcome& outcome) {
-    const auto messages = find_member(outcome.values, "messages");
+    const auto messages = base::find_member(outcome.values, "messages");
     if (!messages) {
         return std::nullopt;
     }
-    const auto last = find_last_element(*messages);
+    const auto last = base::find_last_element(*messages);
     if (!last) {
         return std::nullopt;
     }

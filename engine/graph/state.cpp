@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/base/json_scan.hpp"
 #include "engine/graph/row_events.hpp"
 
 namespace heddle::graph {
@@ -21,14 +22,6 @@ constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);
 
 bool is_list(const ChannelSpec& spec) noexcept {
     return spec.reducer != Reducer::last_value;
-}
-
-std::string_view id_of(const Item& item) noexcept {
-    const auto at = item.json().find("id");
-    if (at == item.json().end() || !at->is_string()) {
-        return {};
-    }
-    return at->get_ref<const std::string&>();
 }
 
 bool is_removal(const Item& item) noexcept {
@@ -132,7 +125,7 @@ State::List& State::own_list(std::size_t channel) {
 void State::append_item(std::size_t channel, Item item) {
     List& list = own_list(channel);
     if ((*channels_)[channel].reducer == Reducer::add_messages) {
-        list.by_id.emplace(id_of(item), list.items.size());
+        list.by_id.emplace(item.id(), list.items.size());
     }
     list.push(std::move(item));
 }
@@ -282,7 +275,7 @@ void State::merge_appending(std::size_t channel,
     for (const auto* write : writes) {
         for (const auto& item : write->items) {
             if (messages) {
-                const auto id = id_of(item);
+                const auto id = item.id();
                 const auto found = list.by_id.find(id);
                 if (found != list.by_id.end()) {
                     const auto at = found->second;
@@ -337,7 +330,7 @@ struct State::Merge {
     std::unordered_map<std::string_view, std::size_t> by_id;
 
     void put(const Item& item, std::size_t old_index) {
-        by_id.insert_or_assign(id_of(item), elements.size());
+        by_id.insert_or_assign(item.id(), elements.size());
         elements.push_back(Element{item, old_index});
     }
     void clear() {
@@ -352,20 +345,20 @@ struct State::Merge {
     Status take(const PreparedWrite& write, const std::string& channel) {
         auto begin = write.items.begin();
         for (auto at = begin; at != write.items.end(); ++at) {
-            if (is_removal(*at) && id_of(*at) == kRemoveAll) {
+            if (is_removal(*at) && at->id() == kRemoveAll) {
                 clear();
                 begin = at + 1;
             }
         }
         std::vector<std::size_t> doomed;
         for (auto at = begin; at != write.items.end(); ++at) {
-            const auto found = by_id.find(id_of(*at));
+            const auto found = by_id.find(at->id());
             if (is_removal(*at)) {
                 if (found == by_id.end()) {
                     return Error{ErrorCode::graph_error,
                                  fmt::format("{}: Attempting to delete a message with an ID that "
                                              "doesn't exist ('{}')",
-                                             channel, id_of(*at)),
+                                             channel, at->id()),
                                  channel};
                 }
                 doomed.push_back(found->second);
@@ -376,13 +369,13 @@ struct State::Merge {
                 by_id.erase(found);
                 element.item = *at;
                 element.replaced = true;
-                by_id.emplace(id_of(element.item), index);
+                by_id.emplace(element.item.id(), index);
             } else {
                 put(*at, kUnknown);
             }
         }
         for (const auto index : doomed) {
-            by_id.erase(id_of(elements[index].item));
+            by_id.erase(elements[index].item.id());
             elements[index].removed = true;
         }
         return base::ok();
@@ -429,7 +422,7 @@ Status State::merge_removing(std::size_t channel,
             }
             replaced += fmt::format("[{},{}]", element.old_index, element.item.text());
         }
-        fresh->by_id.emplace(id_of(element.item), fresh->items.size());
+        fresh->by_id.emplace(element.item.id(), fresh->items.size());
         fresh->push(element.item);
     }
     append_key(delta, name);
@@ -453,20 +446,104 @@ void State::revert(Undo undo) {
         const bool messages = (*channels_)[entry->channel].reducer == Reducer::add_messages;
         while (list.items.size() > entry->size_before) {
             if (messages) {
-                list.by_id.erase(id_of(list.items.back()));
+                list.by_id.erase(list.items.back().id());
             }
             list.pop();
         }
         // Backwards: of an element that was replaced twice the first version is the old one.
         for (auto at = entry->replaced.rbegin(); at != entry->replaced.rend(); ++at) {
-            list.by_id.erase(id_of(list.items[at->first]));
+            list.by_id.erase(list.items[at->first].id());
             (void)list.replace(at->first, std::move(at->second));
-            list.by_id.emplace(id_of(list.items[at->first]), at->first);
+            list.by_id.emplace(list.items[at->first].id(), at->first);
         }
     }
 }
 
+struct State::Texts {
+    struct Part {
+        std::size_t channel;
+        std::string_view text;
+    };
+    std::vector<Part> parts;
+    std::vector<std::size_t> lists;
+
+    bool take_list(base::JsonScan& scan, std::size_t channel) {
+        lists.push_back(channel);
+        if (!scan.take("[")) {
+            return false;
+        }
+        if (scan.take("]")) {
+            return true;
+        }
+        do {
+            const auto element = scan.take_value();
+            if (!element) {
+                return false;
+            }
+            parts.push_back({channel, *element});
+        } while (scan.take(","));
+        return scan.take("]");
+    }
+    bool take_value(base::JsonScan& scan, std::size_t channel) {
+        const auto value = scan.take_value();
+        if (value && channel != kUnknown) {  // else the graph no longer has it
+            parts.push_back({channel, *value});
+        }
+        return value.has_value();
+    }
+};
+
+// The two common kinds of row, without building values: a delta that only appends, and a snapshot.
+// @return false if it is another kind, or not in order: nothing is changed then
+bool State::replay_texts(std::string_view row) {
+    base::JsonScan scan{row};
+    Texts texts;
+    const bool is_snapshot = scan.take(R"({"s":{)");
+    if (!is_snapshot && !scan.take(R"({"d":{)")) {
+        return false;
+    }
+    if (!scan.take("}")) {
+        do {
+            const auto name = scan.take_key();
+            const auto channel = name ? index_of(*name) : kUnknown;
+            const bool list = channel != kUnknown && slots_[channel].list != nullptr;
+            const bool taken =
+                !name                  ? false
+                : is_snapshot && !list ? texts.take_value(scan, channel)
+                : is_snapshot          ? texts.take_list(scan, channel)
+                : list ? scan.take(R"({"a":)") && texts.take_list(scan, channel) && scan.take("}")
+                       : false;
+            if (!taken) {
+                return false;
+            }
+        } while (scan.take(","));
+        if (!scan.take("}")) {
+            return false;
+        }
+    }
+    if (!scan.take("}") || !scan.at_end()) {
+        return false;
+    }
+    if (is_snapshot) {
+        *this = State{channels_};
+        for (const auto channel : texts.lists) {
+            slots_[channel].list = std::make_shared<List>();
+        }
+    }
+    for (const auto& [channel, text] : texts.parts) {
+        if (slots_[channel].list != nullptr) {
+            append_item(channel, Item::from_stored(text));
+        } else {
+            slots_[channel].value = std::make_shared<const Item>(Item::from_stored(text));
+        }
+    }
+    return true;
+}
+
 Status State::replay(std::string_view data) {
+    if (replay_texts(state_part(data))) {
+        return base::ok();
+    }
     auto parsed = base::parse_stored_json(state_part(data));
     if (!parsed) {
         return std::move(parsed).error();
@@ -538,11 +615,11 @@ Status State::replay_list(std::size_t channel, Json& change) {
             return broken;
         }
         if (messages) {
-            list.by_id.erase(id_of(list.items[at]));
+            list.by_id.erase(list.items[at].id());
         }
         (void)list.replace(at, Item{std::move(pair[1])});
         if (messages) {
-            list.by_id.emplace(id_of(list.items[at]), at);
+            list.by_id.emplace(list.items[at].id(), at);
         }
     }
     const auto old_size = list.items.size();

@@ -124,6 +124,7 @@ private:
         std::shared_ptr<List> list;  // NOLINT: copied before a write when shared
     };
     struct Merge;
+    struct Texts;
 
     [[nodiscard]] std::size_t index_of(std::string_view channel) const noexcept;
     List& own_list(std::size_t channel);
@@ -141,6 +142,7 @@ private:
                                 const std::vector<const PreparedWrite*>& writes,
                                 std::string& delta,
                                 Undo* undo);
+    bool replay_texts(std::string_view row);
     base::Status replay_snapshot(base::Json& values);
     base::Status replay_list(std::size_t channel, base::Json& change);
 

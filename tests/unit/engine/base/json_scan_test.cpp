@@ -1,4 +1,4 @@
-#include "engine/api/json_scan.hpp"
+#include "engine/base/json_scan.hpp"
 
 #include <cstdio>
 #include <random>
@@ -8,7 +8,7 @@
 
 #include "engine/base/json.hpp"
 
-namespace heddle::api {
+namespace heddle::base {
 namespace {
 
 TEST(JsonScan, FindsAMemberWhateverLiesBeforeIt) {
@@ -24,6 +24,36 @@ TEST(JsonScan, FindsTheLastElement) {
     EXPECT_EQ(find_last_element(R"([1,"a,]",{"b":[3,4]}])"), R"({"b":[3,4]})");
     EXPECT_EQ(find_last_element("[7]"), "7");
     EXPECT_EQ(find_last_element("[]"), std::nullopt);
+}
+
+TEST(JsonScan, VisitsEachElementInOrder) {
+    std::string seen;
+    EXPECT_TRUE(each_element(R"([[1,2],"],[",{},"\\","\\\""])", [&](auto element) {
+        seen.append(element).append(" ");
+        return true;
+    }));
+    EXPECT_EQ(seen, R"([1,2] "],[" {} "\\" "\\\"" )");
+    const auto take = [](auto) { return true; };
+    EXPECT_TRUE(each_element("[]", take));
+    for (const auto* broken : {"", "[", "]", "[,]", "[1,]", "[1]]", "[1}", "[\"a]", "{}"}) {
+        EXPECT_FALSE(each_element(broken, take)) << broken;
+    }
+}
+
+TEST(JsonScan, StepsThroughWhatIsThereAndStaysWhereItIsNot) {
+    JsonScan scan{R"({"a":[1,"]"],"b\"":{}})"};
+    EXPECT_FALSE(scan.take("[") || scan.take_key());
+    EXPECT_TRUE(scan.take("{"));
+    EXPECT_EQ(scan.take_key(), "a");
+    EXPECT_EQ(scan.take_value(), R"([1,"]"])");
+    EXPECT_EQ(scan.take_value(), std::nullopt) << "a comma is no value";
+    EXPECT_TRUE(scan.take(","));
+    EXPECT_EQ(scan.take_key(), R"(b\")");
+    EXPECT_EQ(scan.take_value(), "{}");
+    EXPECT_FALSE(scan.at_end());
+    EXPECT_TRUE(scan.take("}") && scan.at_end());
+    EXPECT_EQ(scan.take_value(), std::nullopt);
+    EXPECT_EQ(scan.take_key(), std::nullopt);
 }
 
 TEST(JsonScan, ReadsNothingOutsideBrokenText) {
@@ -51,4 +81,4 @@ TEST(JsonScan, ReadsNothingOutsideBrokenText) {
 }
 
 }  // namespace
-}  // namespace heddle::api
+}  // namespace heddle::base

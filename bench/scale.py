@@ -150,7 +150,8 @@ def fill(postgres, count):
         more, value = (f", {extra[0]}", f", {extra[1]}") if extra else ("", "")
         postgres.ask_heddle(
             f"INSERT INTO heddle.{table} (thread_key, {columns}{more}) "
-            f"SELECT -i, {columns.replace('created_at', 'created_at - i')}{value} FROM heddle.{table}, generate_series({there + 1}, {count}) AS i "
+            f"SELECT -i, {columns.replace('created_at', 'created_at - i')}{value} "
+            f"FROM heddle.{table}, generate_series({there + 1}, {count}) AS i "
             f"WHERE thread_key = {model}")
     for table in ("threads", "journal", "runs"):
         postgres.ask_heddle(f"VACUUM ANALYZE heddle.{table}")

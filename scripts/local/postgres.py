@@ -18,6 +18,7 @@ from local.processes import LocalError, Service, tool, wait_until
 ACCOUNT = "nobody"
 STEPS = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0))  # fast, then immediate shutdown
 START_SECONDS = 60.0
+ASK_SECONDS = 60.0
 HIDDEN_DATA = pathlib.Path("/var/lib/heddle")
 
 
@@ -97,12 +98,16 @@ class Postgres(Service):
         if self.ask(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") != "1":
             self.ask(f'CREATE DATABASE "{name}"')
 
-    def ask(self, statement, check=True):
+    def ask(self, statement, check=True, database="postgres"):
         """What psql prints for one statement, carried out as the owner."""
-        done = subprocess.run(
-            self._as + [self._programs / "psql", "-XAtq", "-h", self.sockets, "-U", "heddle",
-                        "-d", "postgres", "-c", statement],
-            capture_output=True, text=True, cwd="/", check=False)
+        try:
+            done = subprocess.run(
+                self._as + [self._programs / "psql", "-XAtq", "-h", self.sockets, "-U", "heddle",
+                            "-d", database, "-c", statement],
+                capture_output=True, text=True, cwd="/", check=False, timeout=ASK_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LocalError(f"Postgres did not answer {statement!r} within {ASK_SECONDS:g} s",
+                             log=self.log) from error
         if check and done.returncode != 0:
             raise LocalError(f"Postgres refused {statement!r}: {done.stderr.strip()}", log=self.log)
         return done.stdout.strip()

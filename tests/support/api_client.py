@@ -91,6 +91,14 @@ class SseReader:
         return Event(fields["event"], data, fields["id"], time.monotonic())
 
 
+class Refused(AssertionError):
+    """A stream that was answered with another status than 200."""
+
+    def __init__(self, what, status, text):
+        super().__init__(f"{what}: {status} {text[:2000]}")
+        self.status, self.text = status, text
+
+
 class Api:
     """Calls one server. Every request is of its own: nothing is retried."""
 
@@ -134,7 +142,7 @@ class Api:
         async with self.session.request(method, self.base_url + path, data=data,
                                         headers=sent) as response:
             if response.status != 200:
-                raise AssertionError(f"{method} {path}: {response.status} {await response.text()}")
+                raise Refused(f"{method} {path}", response.status, await response.text())
             assert "text/event-stream" in response.headers["content-type"], response.headers
             try:
                 yield response, _events(response)

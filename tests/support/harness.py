@@ -132,14 +132,19 @@ class Clinic(Server):
 
 
 class Engine(Service):
-    """One heddle-engine. Its name is its number; start() again after kill9() or stop()."""
+    """One heddle-engine. Its name is its number; start() again after kill9() or stop().
 
-    def __init__(self, cluster, number):
-        self.endpoint = f"ipc://{cluster.sockets}/engine-{number}.sock"
+    endpoint   where nginx is told to find it, if something stands between them
+    store_url  if not the cluster's
+    """
+
+    def __init__(self, cluster, number, *, endpoint=None, store_url=None):
+        self.listen = f"ipc://{cluster.sockets}/engine-{number}.sock"
+        self.endpoint = endpoint or self.listen
         name = f"engine-{number}"
-        command = [build_folder() / "engine/app/heddle-engine", "--listen", self.endpoint,
-                   "--store", cluster.store_url, "--agents", cluster.agents, "--name", name,
-                   *cluster.engine_options]
+        command = [build_folder() / "engine/app/heddle-engine", "--listen", self.listen,
+                   "--advertise", self.endpoint, "--store", store_url or cluster.store_url,
+                   "--agents", cluster.agents, "--name", name, *cluster.engine_options]
         super().__init__(name, command, cluster.folder / f"{name}.log", steps=ENGINE_STEPS,
                          env=cluster.environment)
         self.killed = False
@@ -168,7 +173,7 @@ class Engine(Service):
         """{name: value} as the engine itself says, not through nginx."""
         from api_client import parse_metrics
         from wire_client import WireClient
-        with WireClient(self.endpoint) as client:
+        with WireClient(self.listen) as client:
             status, text = client.request("GET", "/metrics")
         assert status == 200, (status, text)
         return parse_metrics(text.decode())
@@ -345,7 +350,7 @@ class Cluster:
         try:
             self.up()
         except BaseException:
-            self._end_all()
+            self.end()
             self._show_logs()
             raise
         return self
@@ -354,10 +359,13 @@ class Cluster:
         try:
             self.down()
         finally:
-            self._end_all()
+            self.end()
             if kind is not None:
                 self._show_logs()
         self.error_log_is_clean()
+
+    def make_engine(self, number):
+        return Engine(self, number)
 
     def up(self):
         """Starts everything that does not run."""
@@ -365,7 +373,7 @@ class Cluster:
             self.clinic.start()
             self.environment["CLINIC_URL"] = self.clinic.url
         if not self.engines:
-            self.engines = [Engine(self, number + 1) for number in range(self._engine_count)]
+            self.engines = [self.make_engine(number + 1) for number in range(self._engine_count)]
         stopped = [engine for engine in self.engines if not engine.is_running()]
         if stopped:
             stopped[0].start()  # alone: makes the tables
@@ -403,7 +411,8 @@ class Cluster:
                 assert engine.process.returncode == 0, \
                     f"{engine.name} ended with {engine.status_text()}: {tail(engine.log)}"
 
-    def _end_all(self):
+    def end(self):
+        """Whatever of it runs, by force if it must be. Judges nothing."""
         services = [edge.nginx for edge in self.edges] + self.engines + [self.clinic, self.model]
         for service in services:
             if service is not None and service.process is not None:

@@ -19,6 +19,25 @@ base::Task<base::Result<storage::RunRow>> load_run(storage::Store& store,
         [&](auto done) { store.load_run(thread, run, std::move(done)); });
 }
 
+/// For a request that repeats another one, which may be on its way in `session`.
+base::Task<base::Result<storage::RunRow>> look_up(storage::Store& store,
+                                                  const ThreadSession& session,
+                                                  base::RunId run) {
+    // A run that ends while the store is asked is in no memory any more, and what the store says is
+    // of the time before: it has to be asked again.
+    base::Result<storage::RunRow> row = base::Error{base::ErrorCode::not_found, {}};
+    bool is_of_the_past = true;
+    while (is_of_the_past) {
+        const auto settled = session.settled_runs();
+        row = co_await load_run(store, session.thread().id, run);
+        const bool has_ended = row && storage::is_final(row->status);
+        const bool is_known = row || row.error().code == base::ErrorCode::not_found;
+        is_of_the_past = is_known && !has_ended && session.settled_runs() != settled &&
+                         session.find_run(run) == nullptr;
+    }
+    co_return row;
+}
+
 base::Error mismatch() {
     return {base::ErrorCode::idempotency_mismatch,
             "this run id was used before with a different request"};
@@ -54,7 +73,7 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         known = sessions_->find_ended(request.run_id);
     }
     if (known == nullptr && request.maybe_repeated && !opened->created) {
-        auto row = co_await load_run(sessions_->context().store, request.thread_id, request.run_id);
+        auto row = co_await look_up(sessions_->context().store, *session, request.run_id);
         if (row && storage::is_final(row->status)) {
             if (row->request_hash != request.request_hash) {
                 co_return mismatch();
@@ -64,7 +83,7 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         if (!row && row.error().code != base::ErrorCode::not_found) {
             co_return std::move(row).error();
         }
-        known = session->find_run(request.run_id);
+        known = find_run(request.thread_id, request.run_id);
     }
     if (known != nullptr) {
         if (known->row().request_hash != request.request_hash) {

@@ -447,6 +447,7 @@ void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
         succeeded ? context_.metrics.runs_succeeded_total : context_.metrics.runs_failed_total;
     total.fetch_add(1, std::memory_order_relaxed);
     runs_.erase(run->row_.id);
+    ++settled_runs_;
     run->finish(std::move(outcome));
     if (!run->log_.is_empty()) {
         context_.keep_ended(run);

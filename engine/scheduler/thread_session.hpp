@@ -46,6 +46,8 @@ public:
     [[nodiscard]] bool is_idle() const noexcept {
         return queue_.is_idle() && !writing_ && on_written_.empty();
     }
+    /// How many runs have ended here. Who read the store before the last may have missed it.
+    [[nodiscard]] std::uint64_t settled_runs() const noexcept { return settled_runs_; }
     [[nodiscard]] std::size_t active_runs() const noexcept {
         return queue_.waiting() + (queue_.executing() ? 1 : 0);
     }
@@ -115,6 +117,7 @@ private:
     std::unordered_map<base::RunId, RunHandle> runs_;  ///< waiting and executing
     std::optional<base::Error> lost_;
     bool handing_over_ = false;
+    std::uint64_t settled_runs_ = 0;
     base::Signal idle_changed_;
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges
     std::int64_t counted_waiting_ = 0;

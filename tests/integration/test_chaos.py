@@ -10,18 +10,16 @@ import statistics
 import time
 import uuid
 
-import aiohttp
 import pytest
 
 from api_client import connect, eventually, run_of, text_of
 from clusters import STEPS, run, slow_cluster
+from follow import CUT, Follower
 
 TRIALS = int(os.environ.get("HEDDLE_TRIALS", "2"))
 SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
 STREAMS = 24
 GAP_SECONDS = 4.0
-# What a client sees when nginx closes a connection: between two requests, or in a stream.
-CUT = (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)
 MODES = ["updates", "values", "messages-tuple"]
 
 
@@ -105,26 +103,15 @@ class Streams:
             self.whole += 1
 
     async def _follow(self, api, path, body):
-        """One run's events; a stream that is cut is taken up again, as the SDKs do."""
-        received = []
-        location = None
+        """One run's events, and the gaps between them."""
         last = time.monotonic()
-        while True:
-            with contextlib.suppress(*CUT):
-                method = "POST" if location is None else "GET"
-                # A kept-alive connection may close under a request: the key makes a repeat safe.
-                headers = ({"last-event-id": received[-1].id} if received
-                           else {"idempotency-key": path})
-                async with api.open_stream(method, location or path,
-                                           body if location is None else None,
-                                           headers=headers) as (response, events):
-                    location = response.headers["location"]
-                    async for event in events:
-                        assert event.name != "error", event.data
-                        self.gaps.append(event.at - last)
-                        last = event.at
-                        received.append(event)
-                return received
+
+        def see(event):
+            nonlocal last
+            assert event.name != "error", event.data
+            self.gaps.append(event.at - last)
+            last = event.at
+        return await Follower(api, path, body, key=path, on_event=see).whole()
 
     def report(self, what):
         gaps = sorted(self.gaps)
@@ -212,24 +199,27 @@ def test_reloaded_again_and_again(cluster):
 
 
 def test_every_post_is_repeated(cluster):
-    """Lost acknowledgements: 1 to 5 times the same POST, over two nginx, at random moments."""
+    """Lost acknowledgements: 1 to 5 times the same POST, over two nginx, at random moments; most of
+    them within the few milliseconds in which a run is looked up, executed and ended."""
     async def body(chance):
         async with clients(cluster) as apis:
             async def one(number):
                 thread = await chance.choice(apis).new_thread()
                 headers = {"idempotency-key": f"key {number}"}
                 path = f"/threads/{thread}/runs/wait"
+                agent, within = chance.choice([("quick", 0.15), ("echo", 0.02), ("echo", 0.002),
+                                               ("echo", 0.0)])
 
                 async def send(after):
                     await asyncio.sleep(after)  # the random moment itself
-                    return await chance.choice(apis).post(path, run_of("quick", f"n {number}"),
+                    return await chance.choice(apis).post(path, run_of(agent, f"n {number}"),
                                                           headers=headers)
-                answers = await asyncio.gather(*[send(chance.random() * 0.15)
+                answers = await asyncio.gather(*[send(chance.random() * within)
                                                  for _ in range(chance.randint(1, 5))])
                 assert len({answer.body.strip() for answer in answers}) == 1, "identical answers"
                 runs = (await chance.choice(apis).get(f"/threads/{thread}/runs")).json
                 assert [each["status"] for each in runs] == ["success"]
                 assert len(await chance.choice(apis).thread_messages(thread)) == 2
-            for base in range(0, 40 * TRIALS, 20):
-                await asyncio.gather(*[one(base + number) for number in range(20)])
+            for base in range(0, 400 * TRIALS, 80):
+                await asyncio.gather(*[one(base + number) for number in range(80)])
     play(body)

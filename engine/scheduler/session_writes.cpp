@@ -5,6 +5,23 @@
 #include "engine/scheduler/thread_session.hpp"
 
 namespace heddle::scheduler {
+namespace {
+
+// What the clients of a lost session's runs are told. Where the run itself is not at fault it goes
+// on, here or at another engine, and they with it: they must be told to look for it again.
+base::Error told_to_clients(const base::Error& error) {
+    switch (error.code) {
+        case base::ErrorCode::stale_epoch:
+        case base::ErrorCode::in_doubt:
+        case base::ErrorCode::timeout:
+        case base::ErrorCode::overloaded:
+            return {base::ErrorCode::unavailable, error.message};
+        default:
+            return error;
+    }
+}
+
+}  // namespace
 
 void ThreadSession::write_soon(Written done) {
     if (lost_) {
@@ -92,7 +109,7 @@ void ThreadSession::on_flushed(const base::Status& status) {
             code != base::ErrorCode::stale_epoch && code != base::ErrorCode::not_found;
         observe::log(observe::LogLevel::warn, "scheduler", "thread {} lost: {}",
                      thread_.id.to_string(), status.error().message);
-        lose(status.error(), ours);
+        lose(told_to_clients(status.error()), ours);
     }
     for (auto& each : done) {
         each(status);

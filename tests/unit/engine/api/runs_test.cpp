@@ -166,6 +166,18 @@ TEST(Runs, OfAThreadThatWasTakenOverAreHandedOn) {
         << "reading needs no ownership";
 }
 
+TEST(Runs, WhoseThreadIsTakenOverWhileTheyAreStreamedEndAsUnavailable) {
+    TestApi api;
+    const auto thread = api.make_thread();
+    const auto streamed =
+        api.begin("POST", "/threads/" + thread + "/runs/stream", run_body("gated", "x"));
+    streamed->wait_accepted();
+    api.rob(thread);
+    api.gate.open();
+    EXPECT_EQ(streamed->finish().failed, "unavailable")
+        << "the run goes on elsewhere; with this code the edge goes on with it";
+}
+
 TEST(Runs, PastTheEnginesBoundAreRefusedForNow) {
     ApiOptions options;
     options.runs_max = 1;

@@ -37,6 +37,7 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
     }
     // First come, first served, also for whoever arrives between the claim's end and the moment
     // when the first of those who waited for it goes on: runs are accepted in order of arrival.
+    options.waits_until = base::system_clock().now() + limits_.owner_wait_max;
     const auto line = opening_.at(thread);
     const auto ticket = line->tickets++;
     while (line->serving != ticket) {
@@ -93,7 +94,6 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
 base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
     base::ThreadId thread, OpenOptions options) {
     using Kind = storage::ClaimOutcome::Kind;
-    const auto deadline = base::system_clock().now() + limits_.owner_wait_max;
     std::optional<base::EngineId> dead;
     while (true) {
         storage::ThreadClaim wanted;
@@ -114,7 +114,8 @@ base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
         // Whoever took the thread from the one that was found dead is alive.
         const bool is_taken = dead && *dead != outcome->owner;
         dead = outcome->owner;
-        if (!options.wait_for_owner || is_taken || base::system_clock().now() >= deadline) {
+        if (!options.wait_for_owner || is_taken ||
+            base::system_clock().now() >= options.waits_until) {
             co_return base::Error{base::ErrorCode::owned_elsewhere, outcome->owner_endpoint,
                                   outcome->owner.to_string()};
         }

@@ -15,6 +15,7 @@ struct OpenOptions {
     bool create = false;
     std::string metadata = "{}";  ///< of a thread that is created
     bool wait_for_owner = false;  ///< see ShardScheduler::submit
+    base::Instant waits_until{};  ///< set by open(): those in line wait side by side, not in turn
 };
 
 /// The sessions of one shard: claimed threads by id, least recently used idle ones going first, and

@@ -166,6 +166,29 @@ TEST(Runs, OfAThreadThatWasTakenOverAreHandedOn) {
         << "reading needs no ownership";
 }
 
+TEST(Runs, OfAThreadThatIsOwnedElsewhereWaitForItsOwnerSideBySide) {
+    TestApi api;
+    const auto thread = api.make_thread();
+    const auto path = "/threads/" + thread + "/runs/wait";
+    ASSERT_EQ(api.call("POST", path, run_body("echo", "x")).status, 200);
+    api.rob(thread);
+    ASSERT_EQ(api.call("POST", path, run_body("echo", "x")).refused, "unavailable");
+
+    constexpr int kRequests = 10;
+    const auto begun = base::system_clock().now();
+    std::vector<ExchangePtr> waiting;
+    for (int i = 0; i < kRequests; ++i) {
+        auto request = run_request(path, run_body("echo", "x"), base::make_uuid_v7().to_string());
+        request.hop = 1;  // an edge that could not reach the owner
+        waiting.push_back(api.begin(request));
+    }
+    for (const auto& each : waiting) {
+        EXPECT_EQ(each->finish().moved, "ipc:///elsewhere");
+    }
+    EXPECT_LT(base::system_clock().now() - begun, std::chrono::seconds{1})
+        << "one wait, not one after another";
+}
+
 TEST(Runs, WhoseThreadIsTakenOverWhileTheyAreStreamedEndAsUnavailable) {
     TestApi api;
     const auto thread = api.make_thread();

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "engine/observe/log.hpp"
+#include "engine/storage/postgres/hosts.hpp"
 
 namespace heddle::storage::postgres {
 namespace {
@@ -81,7 +82,7 @@ std::string session_url(const Endpoint& endpoint) {
         url += url.find('?') == std::string::npos ? '?' : '&';
         url.append(key).append("=").append(value);
     };
-    // libpq tries the hosts one after another: the first may be the primary that has just died.
+    // They are tried one after another: the first may be the primary that has just died.
     const bool has_several_hosts = url.find(',') != std::string::npos ||
                                    url.find("%2C") != std::string::npos ||
                                    url.find("%2c") != std::string::npos;
@@ -95,6 +96,18 @@ std::string session_url(const Endpoint& endpoint) {
     add("client_encoding", "UTF8");
     add("application_name", "heddle");
     return url;
+}
+
+std::unique_ptr<pqxx::connection> open_session(const Endpoint& endpoint) {
+    std::string problems;
+    for (const auto& host : one_host_each(session_url(endpoint))) {
+        try {
+            return std::make_unique<pqxx::connection>(host);
+        } catch (const pqxx::broken_connection& error) {
+            problems += error.what();
+        }
+    }
+    throw pqxx::broken_connection{problems};
 }
 
 base::Error error_of(Fate fate) {
@@ -123,7 +136,7 @@ base::Error error_of(Fate fate) {
 
 base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& endpoint,
                                                               Role role) try {
-    auto session = std::make_unique<pqxx::connection>(session_url(endpoint));
+    auto session = open_session(endpoint);
     std::unique_ptr<Connection> connection{// NOLINT: private constructor
                                            new Connection{std::move(session), endpoint}};
     connection->set_up(role);

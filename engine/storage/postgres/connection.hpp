@@ -56,6 +56,10 @@ struct Endpoint {
 /// and of several hosts the one that takes writes is meant.
 std::string session_url(const Endpoint& endpoint);
 
+/// A session with the first host that takes one. Throws pqxx::broken_connection with what each of
+/// them said if none does. At most two seconds a host, if there are several.
+std::unique_ptr<pqxx::connection> open_session(const Endpoint& endpoint);
+
 /// One session. Used by one OS thread at a time; no exception leaves it.
 class Connection {
 public:

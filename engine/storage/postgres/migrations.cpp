@@ -107,10 +107,10 @@ void migrate_in(pqxx::work& transaction) {
 }  // namespace
 
 base::Status migrate(const Endpoint& endpoint) try {
-    pqxx::connection session{session_url(endpoint)};
-    const Watchdog::Guard guard{*endpoint.watchdog, session.sock(),
+    const auto session = open_session(endpoint);
+    const Watchdog::Guard guard{*endpoint.watchdog, session->sock(),
                                 base::system_clock().now() + endpoint.wait_max};
-    pqxx::work transaction{session};
+    pqxx::work transaction{*session};
     migrate_in(transaction);
     transaction.commit();
     return base::ok();

@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 cd "$here/.."
 
-all="tidy unit conformance integration scenarios compat asan tsan fuzz"
+all="tidy unit conformance integration scenarios chaos compat asan tsan fuzz"
 usage() {
     cat <<'END'
 usage: ./heddle test [SUITE...]     (no suite: all of them)
@@ -19,6 +19,7 @@ usage: ./heddle test [SUITE...]     (no suite: all of them)
   conformance  every storage driver against the one suite
   integration  real nginx, engines, Postgres
   scenarios    what users measured elsewhere
+  chaos        one round of every nemesis of ./heddle chaos, and whether its checker sees faults
   compat       the official JavaScript SDK, unmodified (needs the npm registry once)
   asan         unit and conformance with AddressSanitizer and UBSan, and the module in a real nginx
   tsan         unit with ThreadSanitizer
@@ -78,7 +79,7 @@ run_suite() {
         build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
     conformance)
         build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
-    integration | scenarios | compat)
+    integration | scenarios | chaos | compat)
         build release "$1" && run_ctest "$1" release -L "^$1\$" ;;
     asan)
         build asan asan || return 0

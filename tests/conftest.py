@@ -1,4 +1,4 @@
-"""For every pytest file here: the support folder is importable, and a skipped test is a failure.
+"""For every pytest file here: what tests share is importable, and a skipped test is a failure.
 
 What a machine lacks is installed by `./heddle test`; a test that quietly does not run proves
 nothing. HEDDLE_SKIP_OK=1 allows skips while developing.
@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "support"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(folder) for folder in (HERE / "support", HERE / "chaos", HERE.parent / "scripts")]
 
 
 @pytest.hookimpl(hookwrapper=True)

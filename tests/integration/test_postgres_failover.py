@@ -4,107 +4,104 @@ there, once and in order, and the same engines serve again within seconds.
 HEDDLE_FAILOVER_TRIALS=20 repeats it on a new pair of servers each time (default 1).
 """
 import asyncio
+import collections
 import os
+import random
+import shutil
 import time
 
-import aiohttp
 import pytest
 
+import checker
 from api_client import connect, eventually, run_of, text_of
+from clients import Load
 from clusters import run
-from harness import Cluster
+from evidence import Evidence, Tables, read_thread
+from harness import ROOT, Cluster
+from network import Network
 from postgres_pair import PostgresPair
 
 TRIALS = int(os.environ.get("HEDDLE_FAILOVER_TRIALS", "1"))
+SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
+INVARIANTS = ("acknowledged_once", "others_at_most_once", "answered_whole", "in_order",
+              "answers_agree", "counters", "history_linear")
 CLIENTS = 16
 RESUMES_SECONDS = 5.0
 TURNS_MIN = 10  # of each client before the primary dies
 
 
-class Client:
-    """One conversation. Its ledger: every text that it sent, and what it was told."""
-
-    def __init__(self, api, number):
-        self.api, self.number = api, number
-        self.thread = None
-        self.sent = []           # texts, in order
-        self.acknowledged = []   # likewise
-        self.last = 0.0          # monotonic time of sending what was acknowledged last
-
-    async def talk(self, is_over):
-        while not is_over.is_set():
-            text = f"{self.number}.{len(self.sent)}"
-            self.sent.append(text)
-            begun = time.monotonic()
-            try:
-                answer = await self.api.post(f"/threads/{self.thread}/runs/wait",
-                                             run_of("echo", text), want=None)
-            except aiohttp.ClientError:
-                continue
-            if answer.status == 200:
-                assert text in answer.text, (text, answer.text[-500:])
-                self.acknowledged.append(text)
-                self.last = begun
-
-    async def check(self):
-        messages = await self.api.thread_messages(self.thread)
-        asked = [text_of(one) for one in messages if one["type"] == "human"]
-        assert len(set(asked)) == len(asked), "something was carried out twice"
-        lost = set(self.acknowledged) - set(asked)
-        assert not lost, f"acknowledged and lost: {sorted(lost)}"
-        places = {text: place for place, text in enumerate(self.sent)}
-        acknowledged = set(self.acknowledged)
-        in_order = [places[text] for text in asked if text in acknowledged]
-        assert in_order == sorted(in_order)
-        history = (await self.api.get(f"/threads/{self.thread}/history?limit=1000")).json
-        ids = [entry["checkpoint"]["checkpoint_id"] for entry in history]
-        parents = [(entry["parent_checkpoint"] or {}).get("checkpoint_id") for entry in history]
-        assert parents[:-1] == ids[1:], "the history is one line"
+async def read_back(url, record):
+    async with connect(url) as api:
+        threads = {name: await read_thread(api, name)
+                   for name in {each.thread for each in record.operations}}
+    return Evidence(record.operations, threads, {}, Tables([], [], [], [], []), [])
 
 
-async def fail_over(pair, api):
-    clients = [Client(api, number) for number in range(CLIENTS)]
-    for client in clients:
-        client.thread = await api.new_thread()
-    is_over = asyncio.Event()
-    tasks = [asyncio.create_task(client.talk(is_over)) for client in clients]
+async def fail_over(pair, url, seed):
+    load = Load(url, seed, {"wait": CLIENTS})
+    record = load.record
+    async with load:
+        async def flows():
+            load.look()
+            done = collections.Counter(each.client for each in record.acknowledged())
+            return len(done) == CLIENTS and min(done.values()) >= TURNS_MIN
+        await eventually(flows, "the load flows")
+        before = len(record.acknowledged())
+        pair.kill_primary()
+        await asyncio.to_thread(pair.promote)
+        promoted = time.time()
 
-    async def flows():
-        return min(len(client.acknowledged) for client in clients) >= TURNS_MIN
-    await eventually(flows, "the load flows")
-    before = sum(len(client.acknowledged) for client in clients)
-    pair.kill_primary()
-    await asyncio.to_thread(pair.promote)
-    promoted = time.monotonic()
-
-    async def serves():
-        failed = [task for task in tasks if task.done()]
-        return failed or min(client.last for client in clients) > promoted
-    await eventually(serves, "every conversation goes on after the promotion", 30.0)
-    resumed = time.monotonic() - promoted
-    is_over.set()
-    await asyncio.gather(*tasks)
-    for client in clients:
-        await client.check()
-    after = sum(len(client.acknowledged) for client in clients)
-    unknown = sum(len(client.sent) - len(client.acknowledged) for client in clients)
-    print(f"{after} acknowledged ({before} before), {unknown} without an answer, "
-          f"every conversation goes on {resumed:.2f} s after the promotion")
+        async def serves():
+            load.look()
+            return not load.behind(promoted)
+        await eventually(serves, "every client is served again after the promotion", 30.0)
+        resumed = time.time() - promoted
+    for verdict in checker.check(await read_back(url, record), INVARIANTS):
+        assert verdict.passed, verdict
+    after, sent = len(record.acknowledged()), len(record.operations)
+    print(f"{after} acknowledged ({before} before), {sent - after} without an answer, every client "
+          f"is served again {resumed:.2f} s after the promotion")
     return resumed
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_failover_loses_nothing_that_was_acknowledged(tmp_path, trial):
-    del trial
+    seed = SEED + trial
+    print(f"HEDDLE_SEED={seed}")
+    agents = tmp_path / "agents"
+    shutil.copytree(ROOT / "tests/chaos/agents/tally", agents / "tally")
 
     async def body(pair, cluster):
-        async with connect(cluster.url, total=60.0) as api:
-            resumed = await fail_over(pair, api)
-        assert resumed < RESUMES_SECONDS
+        assert await fail_over(pair, cluster.url, seed) < RESUMES_SECONDS
 
     with PostgresPair() as pair:
-        with Cluster(tmp_path, store=pair.url, engines=2, workers=2) as cluster:
+        with Cluster(tmp_path, store=pair.url, engines=2, workers=2, agents=agents) as cluster:
             run(body(pair, cluster), seconds=100)
+            cluster.check_clean()
+
+
+def test_a_proxy_that_hangs_up_is_no_dead_end(tmp_path):
+    """Where a proxy stands before each server, the dead one's accepts connections and closes them."""
+    async def body(pair, cluster, link):
+        async with connect(cluster.url, total=60.0) as api:
+            thread = await api.new_thread()
+
+            async def is_served():
+                answer = await api.post(f"/threads/{thread}/runs/wait", run_of("echo", "x"),
+                                        want=None)
+                return answer.status == 200
+            assert await is_served()
+            pair.kill_primary()
+            link.cut("hang_up")
+            await asyncio.to_thread(pair.promote)
+            await eventually(is_served, "the promoted server is found", RESUMES_SECONDS)
+
+    with Network() as network, PostgresPair() as pair:
+        links = [network.link(server.name, server.socket) for server in pair.servers]
+        hosts = ",".join(f"127.0.0.1:{link.port}" for link in links)
+        with Cluster(tmp_path, store=f"postgres://heddle@{hosts}/heddle", engines=2,
+                     workers=1) as cluster:
+            run(body(pair, cluster, links[0]), seconds=60)
             cluster.check_clean()
 
 

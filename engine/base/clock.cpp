@@ -4,12 +4,14 @@
 
 #include <fmt/format.h>
 
+#include "engine/base/machine.hpp"
+
 namespace heddle::base {
 namespace {
 
 class SystemClock final : public Clock {
 public:
-    [[nodiscard]] Instant now() const noexcept override { return std::chrono::steady_clock::now(); }
+    [[nodiscard]] Instant now() const noexcept override { return machine::now(); }
     [[nodiscard]] std::int64_t unix_us() const noexcept override { return unix_microseconds(); }
 };
 
@@ -21,8 +23,7 @@ const Clock& system_clock() noexcept {
 }
 
 std::int64_t unix_microseconds() noexcept {
-    const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
-    return std::chrono::duration_cast<std::chrono::microseconds>(since_epoch).count();
+    return machine::unix_us();
 }
 
 std::int64_t unix_milliseconds() noexcept {

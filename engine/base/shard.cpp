@@ -3,25 +3,23 @@
 #include <exception>
 
 #include <asio/co_spawn.hpp>
-#include <asio/steady_timer.hpp>
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include "engine/base/assert.hpp"
+#include "engine/base/timer.hpp"
 
 namespace heddle::base {
 
 Shard::Shard(std::size_t index, std::size_t mailbox_max)
-    : index_{index}, mailbox_max_{mailbox_max}, guard_{loop_.get_executor()}, os_thread_{[this] {
-          run();
-      }} {}
+    : index_{index}, mailbox_max_{mailbox_max}, guard_{loop_.get_executor()},
+      os_thread_{loop_, fmt::format("shard-{}", index_)} {}
 
 Shard::~Shard() {
     stop();
 }
 
 bool Shard::is_current() const noexcept {
-    return os_thread_.get_id() == std::this_thread::get_id();
+    return os_thread_.is_current();
 }
 
 bool Shard::try_post(UniqueFunction<void()> body) {
@@ -58,21 +56,12 @@ void Shard::spawn(Task<> task) {
 void Shard::stop() {
     guard_.reset();
     loop_.stop();
-    if (os_thread_.joinable()) {
-        os_thread_.join();
-    }
-}
-
-void Shard::run() {
-    pthread_setname_np(pthread_self(), fmt::format("shard-{}", index_).c_str());
-    loop_.run();
+    os_thread_.join();
 }
 
 Task<> wait_for(Duration duration) {
     const Executor executor = co_await asio::this_coro::executor;
-    asio::basic_waitable_timer<std::chrono::steady_clock,
-                               asio::wait_traits<std::chrono::steady_clock>, Executor>
-        timer{executor, std::chrono::duration_cast<std::chrono::steady_clock::duration>(duration)};
+    Timer timer{executor, duration};
     co_await timer.async_wait(kUseTask);
 }
 

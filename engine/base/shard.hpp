@@ -4,13 +4,13 @@
 #include <cstddef>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 
 #include "engine/base/clock.hpp"
+#include "engine/base/machine.hpp"
 #include "engine/base/task.hpp"
 #include "engine/base/unique_function.hpp"
 #include "engine/base/uuid.hpp"
@@ -45,14 +45,12 @@ public:
     void stop();
 
 private:
-    void run();
-
     std::size_t index_;
     std::size_t mailbox_max_;
     std::atomic<std::size_t> waiting_{0};
     asio::io_context loop_{1};
     asio::executor_work_guard<Executor> guard_;
-    std::thread os_thread_;  // last: it uses everything above
+    machine::LoopThread os_thread_;  // last: it uses everything above
 };
 
 /// Completes on the awaiting shard when the time has passed.

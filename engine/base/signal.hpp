@@ -2,11 +2,11 @@
 
 #include <list>
 
-#include <asio/basic_waitable_timer.hpp>
 #include <asio/redirect_error.hpp>
 
 #include "engine/base/clock.hpp"
 #include "engine/base/task.hpp"
+#include "engine/base/timer.hpp"
 
 namespace heddle::base {
 
@@ -34,9 +34,6 @@ public:
     }
 
 private:
-    using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
-                                             asio::wait_traits<std::chrono::steady_clock>,
-                                             Executor>;
     std::list<Timer*> waiting_;
 };
 

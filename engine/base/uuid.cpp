@@ -2,9 +2,9 @@
 
 #include <atomic>
 #include <cstring>
-#include <random>
 
 #include "engine/base/clock.hpp"
+#include "engine/base/machine.hpp"
 #include "engine/base/sha1.hpp"
 
 namespace heddle::base {
@@ -25,15 +25,6 @@ int hex_value(char c) noexcept {
         return c - 'A' + 10;
     }
     return -1;
-}
-
-std::uint64_t random_bits() {
-    thread_local std::mt19937_64 generator = [] {
-        std::random_device device;
-        std::seed_seq seed{device(), device(), device(), device(), device(), device()};
-        return std::mt19937_64{seed};
-    }();
-    return generator();
 }
 
 void set_version(Uuid& uuid, unsigned version) noexcept {
@@ -102,8 +93,8 @@ bool Uuid::is_nil() const noexcept {
 
 Uuid make_uuid_v7() {
     Uuid uuid;
-    const auto high = random_bits();
-    const auto low = random_bits();
+    const auto high = machine::random_bits();
+    const auto low = machine::random_bits();
     store_big_endian(uuid.bytes.data(), static_cast<std::uint64_t>(unix_milliseconds()), 6);
     store_big_endian(uuid.bytes.data() + 6, high, 2);
     store_big_endian(uuid.bytes.data() + 8, low, 8);
@@ -112,13 +103,12 @@ Uuid make_uuid_v7() {
 }
 
 Uuid make_uuid_v6() {
-    static std::atomic<std::uint64_t> last{0};
     const auto now = static_cast<std::uint64_t>(unix_microseconds()) * 10 + kGregorianOffset;
-    const auto tick = next_tick(last, now);
+    const auto tick = next_tick(machine::last_tick(), now);
     Uuid uuid;
     store_big_endian(uuid.bytes.data(), tick >> 12U, 6);
     store_big_endian(uuid.bytes.data() + 6, tick & 0x0FFFU, 2);
-    store_big_endian(uuid.bytes.data() + 8, random_bits(), 8);
+    store_big_endian(uuid.bytes.data() + 8, machine::random_bits(), 8);
     set_version(uuid, 6);
     return uuid;
 }

@@ -6,10 +6,10 @@
 #include <set>
 #include <utility>
 
-#include <asio/basic_waitable_timer.hpp>
 #include <fmt/format.h>
 
 #include "engine/base/signal.hpp"
+#include "engine/base/timer.hpp"
 #include "engine/graph/debug_events.hpp"
 #include "engine/observe/log.hpp"
 
@@ -23,10 +23,6 @@ using base::Instant;
 using base::Json;
 using base::Result;
 using base::Task;
-
-using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
-                                         asio::wait_traits<std::chrono::steady_clock>,
-                                         base::Executor>;
 
 bool is_repeatable(ErrorCode code) noexcept {
     // A graph_error comes out the same every time; a cancel is meant.
@@ -179,7 +175,7 @@ Task<Result<NodeOutput>> attempt(StepScope& scope,
     }
 
     const base::Executor executor = co_await asio::this_coro::executor;
-    Timer timer{executor};
+    base::Timer timer{executor};
     timer.expires_after(std::max(limit.deadline - scope.host.clock().now(), Instant::duration{}));
     const std::weak_ptr<base::CancelSource> weak = context.shared_cancel();
     timer.async_wait([weak, error = limit.error](const asio::error_code& aborted) {

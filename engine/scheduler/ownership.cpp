@@ -17,16 +17,19 @@ base::EngineId Ownership::engine_id() const {
 base::Status Ownership::start() {
     std::promise<base::Status> registered;
     auto answer = registered.get_future();
-    loops_.spawn([](Ownership& self, std::promise<base::Status>& done) -> base::Task<> {
-        done.set_value(co_await self.register_anew());
-    }(*this, registered));
-    auto status = answer.get();
-    if (!status) {
-        return status;
-    }
-    loops_.spawn(keep_lease());
-    loops_.spawn(take_over());
-    return base::ok();
+    start([&registered](const base::Status& status) { registered.set_value(status); });
+    return answer.get();
+}
+
+void Ownership::start(base::Completion<base::Status> done) {
+    loops_.spawn([](Ownership& self, base::Completion<base::Status> registered) -> base::Task<> {
+        auto status = co_await self.register_anew();
+        if (status) {
+            self.loops_.spawn(self.keep_lease());
+            self.loops_.spawn(self.take_over());
+        }
+        registered(std::move(status));
+    }(*this, std::move(done)));
 }
 
 void Ownership::leave() {

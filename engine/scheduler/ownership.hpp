@@ -34,6 +34,8 @@ public:
     /// Registers the engine and starts the loops. Blocks the calling OS thread (not a shard) until
     /// the store has answered, at most StoreLimits::wait_max.
     base::Status start();
+    /// The same without blocking; `done` is called on the OS thread of the loops.
+    void start(base::Completion<base::Status> done);
     /// Tells the store that nothing new is taken.
     void start_draining() noexcept { draining_.store(true, std::memory_order_relaxed); }
     /// Gives up every thread at once: others may claim them. Blocks like start(). Idempotent.

@@ -40,6 +40,7 @@ RunHandle ThreadSession::find_run(const base::RunId& run) const {
 
 void ThreadSession::resume(std::vector<storage::RunRow> rows) {
     for (auto& row : rows) {
+        newest_created_us_ = std::max(newest_created_us_, row.created_at_us);
         auto request = decode_run(row, context_.catalog);
         auto run = std::make_shared<Run>(request ? std::move(*request) : RunRequest{},
                                          row.created_at_us, context_.limits.run_log_bytes_max);
@@ -81,7 +82,10 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
                                   : "the thread's queue takes no further run";
         return base::Error{code, message, "multitask_strategy"};
     }
-    auto run = std::make_shared<Run>(std::move(request), base::unix_microseconds(),
+    // Who takes over serves runs in the order of their times. This engine's clock may be behind
+    // the one that dated those before.
+    newest_created_us_ = std::max(base::unix_microseconds(), newest_created_us_ + 1);
+    auto run = std::make_shared<Run>(std::move(request), newest_created_us_,
                                      context_.limits.run_log_bytes_max);
     run->epoch_ = epoch_;
     runs_[id] = run;

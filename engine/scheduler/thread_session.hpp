@@ -115,6 +115,7 @@ private:
     bool graph_noted_ = false;
     ThreadQueue queue_;
     std::unordered_map<base::RunId, RunHandle> runs_;  ///< waiting and executing
+    std::int64_t newest_created_us_ = 0;               ///< of those
     std::optional<base::Error> lost_;
     bool handing_over_ = false;
     std::uint64_t settled_runs_ = 0;

@@ -241,9 +241,18 @@ void ThreadSession::start(const RunHandle& run) {
     ++run->row_.attempt;
     run->row_.status = storage::RunStatus::running;
     set_run_status(*run, storage::RunStatus::running, {}, run->row_.attempt);
+    // Until the attempt is on disk nobody sees anything of it: should this engine die before, the
+    // next one gives the same number, and the same event ids, to an attempt of its own. Written at
+    // once, not with the first superstep: a run that kills its engine there is to be given up, too.
+    run->log_.add_gate();
     // Spawning posts: the execution gets to its first wait before the flush that was posted after
     // it, so a run that never waits is written with its acceptance in one commit.
     context_.shard.spawn(execute(run));
+    write_soon([run](const base::Status& written) {
+        if (written) {
+            run->log_.open_gate();
+        }
+    });
 }
 
 void ThreadSession::drop(const RunHandle& run) {

@@ -50,9 +50,16 @@ void append_logged(std::string& out, const scheduler::LoggedEvent& event) {
                  event.id.to_string());
 }
 
-// The event that says how a run ended comes after all that it did.
-EventId end_id(const EventId& last) {
-    return {last.rows, EventId::kAttemptMax, 1};
+// The event that says how a run ended comes after all that it did, and after all that its reader
+// has had: events of supersteps that no attempt made durable are ahead of what is left.
+EventId end_id(const EventId& last, const std::optional<EventId>& after) {
+    const auto rows = std::max(last.rows, after ? after->rows : 0);
+    return {rows, EventId::kAttemptMax, 1};
+}
+
+// Nothing else has an id with that attempt.
+bool has_had_end(const std::optional<EventId>& after) {
+    return after && after->attempt == EventId::kAttemptMax;
 }
 
 // No modes: all of them.
@@ -212,7 +219,8 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
     if (reader.has_gap()) {
         const Error lost{ErrorCode::overloaded,
                          "events were dropped before they were read; read the thread's state"};
-        append_event(tail, "error", failure_json(lost), end_id(log.last_id()).to_string());
+        append_event(tail, "error", failure_json(lost),
+                     end_id(log.last_id(), plan.after).to_string());
     } else {
         // The log closes when the run has ended here; the answer may say so once that is on disk.
         const auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
@@ -220,8 +228,8 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
             sink.fail(outcome.error().code);
             co_return Answer{Streamed{}};
         }
-        const auto end = end_id(log.last_id());
-        const bool told = plan.after && *plan.after >= end;
+        const auto end = end_id(log.last_id(), plan.after);
+        const bool told = has_had_end(plan.after);
         if (is_failure(*outcome) && !told) {
             append_event(tail, "error", failure_json(outcome->error), end.to_string());
         } else if (log.is_empty() && !told && wants(plan.modes, StreamMode::values)) {
@@ -238,17 +246,17 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
     if (!events) {
         co_return events.error();
     }
-    const auto last = events->empty() ? EventId{} : events->back().id;
-    const bool told = plan.after && *plan.after >= end_id(last);
+    const auto end = end_id(events->empty() ? EventId{} : events->back().id, plan.after).to_string();
+    const bool told = has_had_end(plan.after);
     std::string tail;
     if (row.status != storage::RunStatus::success && !told) {
-        append_event(tail, "error", stored_failure_json(row.error), end_id(last).to_string());
+        append_event(tail, "error", stored_failure_json(row.error), end);
     } else if (events->empty() && !told && wants(plan.modes, StreamMode::values)) {
         const auto values = co_await shard.load_run_values(row.thread_id, row.id);
         if (!values) {
             co_return values.error();
         }
-        append_event(tail, "values", *values, end_id(last).to_string());
+        append_event(tail, "values", *values, end);
     }
     auto head = stream_head(row, plan.stateless);
     if (!plan.after) {

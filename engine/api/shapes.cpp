@@ -228,19 +228,7 @@ std::string outcome_values(const scheduler::RunOutcome& outcome) {
 }
 
 std::string stored_failure_json(const std::string& stored) {
-    const auto json = base::parse_stored_json(stored);
-    base::Error error{base::ErrorCode::internal, "the run failed"};
-    if (json && json->is_object()) {
-        const auto name = json->value("error", std::string{});
-        for (int code = 0; code <= static_cast<int>(base::ErrorCode::internal); ++code) {
-            const auto each = static_cast<base::ErrorCode>(code);
-            if (base::error_traits(each).wire_name == name) {
-                error.code = each;
-            }
-        }
-        error.message = json->value("message", error.message);
-    }
-    return failure_json(error);
+    return failure_json(scheduler::parse_stored_error(stored));
 }
 
 std::string failure_json(const base::Error& error) {

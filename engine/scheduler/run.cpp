@@ -6,6 +6,24 @@
 #include "engine/scheduler/run_kwargs.hpp"
 
 namespace heddle::scheduler {
+
+base::Error parse_stored_error(const std::string& stored) {
+    base::Error error{base::ErrorCode::internal, "the run failed"};
+    const auto json = base::parse_stored_json(stored);
+    if (!json || !json->is_object()) {
+        return error;
+    }
+    const auto name = json->value("error", std::string{});
+    for (int code = 0; code <= static_cast<int>(base::ErrorCode::internal); ++code) {
+        const auto each = static_cast<base::ErrorCode>(code);
+        if (base::error_traits(each).wire_name == name) {
+            error.code = each;
+        }
+    }
+    error.message = json->value("message", error.message);
+    return error;
+}
+
 Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max)
     : request_{std::move(request)}, log_{log_bytes_max} {
     row_.id = request_.run_id;

@@ -51,6 +51,9 @@ struct RunOutcome {
     std::int64_t output_tokens = 0;
 };
 
+/// RunRow::error as it was before it was stored; `internal` if it cannot be read.
+base::Error parse_stored_error(const std::string& stored);
+
 /// One run while this engine knows it: waiting, executing, or ended a short while ago. Belongs to
 /// its thread's shard; held by shared handles there, so that a client may still read the end.
 class Run {

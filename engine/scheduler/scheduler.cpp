@@ -108,9 +108,7 @@ base::Task<base::Result<RunHandle>> ShardScheduler::ended_run(RunRequest request
     outcome.status = row.status;
     outcome.values = std::move(*values);
     if (!row.error.empty()) {
-        const auto stored = base::parse_stored_json(row.error);
-        outcome.error = {base::ErrorCode::internal,
-                         stored ? stored->value("message", std::string{}) : std::string{}};
+        outcome.error = parse_stored_error(row.error);
     }
     co_return Run::make_ended(std::move(request), std::move(row), std::move(outcome));
 }

@@ -18,6 +18,24 @@ std::string run_metadata(const base::RunId& run, std::int32_t attempt) {
     return fmt::format(R"({{"run_id":"{}","attempt":{}}})", run.to_string(), attempt);
 }
 
+std::vector<LoggedEvent> logged_events(const base::RunId& run,
+                                       std::vector<graph::RowEvent> events) {
+    std::vector<LoggedEvent> logged;
+    logged.reserve(events.size());
+    std::uint32_t announced = 1;
+    for (auto& each : events) {
+        const auto id = event_id_of(each);
+        if (id.attempt > announced) {
+            announced = id.attempt;
+            logged.push_back({{id.rows, announced, 0},
+                              std::nullopt,
+                              run_metadata(run, static_cast<std::int32_t>(announced))});
+        }
+        logged.push_back({id, each.event.mode, std::move(each.event.data)});
+    }
+    return logged;
+}
+
 void RunLog::append(LoggedEvent event) {
     HEDDLE_ASSERT(!closed_ && (is_empty() || last_ < event.id));
     last_ = event.id;

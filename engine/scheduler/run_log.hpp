@@ -23,6 +23,10 @@ struct LoggedEvent {
 /// The id of an event that was read from its row.
 EventId event_id_of(const graph::RowEvent& event) noexcept;
 
+/// The events of a run's rows as readers get them: each attempt that some of them were made in is
+/// announced before the first of it.
+std::vector<LoggedEvent> logged_events(const base::RunId& run, std::vector<graph::RowEvent> events);
+
 /// Payload of a metadata event: {"run_id", "attempt"}.
 std::string run_metadata(const base::RunId& run, std::int32_t attempt);
 

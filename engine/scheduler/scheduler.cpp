@@ -238,12 +238,7 @@ base::Task<base::Result<std::vector<LoggedEvent>>> ShardScheduler::load_run_even
     if (!events) {
         co_return std::move(events).error();
     }
-    std::vector<LoggedEvent> logged;
-    logged.reserve(events->size());
-    for (auto& each : *events) {
-        logged.push_back({event_id_of(each), each.event.mode, std::move(each.event.data)});
-    }
-    co_return logged;
+    co_return logged_events(run, std::move(*events));
 }
 
 void ShardScheduler::recover(base::ThreadId thread) {

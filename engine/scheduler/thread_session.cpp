@@ -404,8 +404,8 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     if (lost_) {
         co_return *lost_;
     }
-    for (auto& each : *events) {
-        run.log_.append({event_id_of(each), each.event.mode, std::move(each.event.data)});
+    for (auto& each : logged_events(run.row_.id, std::move(*events))) {
+        run.log_.append(std::move(each));
     }
     if (run.row_.attempt > 1) {
         const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};

@@ -42,7 +42,7 @@ public:
 
     void accepted() override {
         if (!tag_.empty()) {
-            service_.ledger.accepted(tag_);
+            service_.ledger.accepted(tag_, true);
         }
     }
     void head(int status, const wire::Headers& headers) override {
@@ -94,7 +94,7 @@ public:
         come_back();
     }
 
-    void accepted() override { service_.ledger.accepted(reading_.tag); }
+    void accepted() override { service_.ledger.accepted(reading_.tag, true); }
     void head(int status, const wire::Headers& headers) override {
         status_ = status;
         if (status != 200) {
@@ -106,7 +106,7 @@ public:
                     base::RunId::parse(value.substr(value.rfind('/') + 1));
             }
         }
-        service_.ledger.accepted(reading_.tag);
+        service_.ledger.accepted(reading_.tag, false);
     }
     void event(const StreamEvent& event) override {
         service_.ledger.event(reading_, event);
@@ -127,11 +127,11 @@ public:
             done_();
             return;
         }
-        const bool is_busy = status_ == 503 || status_ == 504 || status_ == 200;
+        const bool is_busy =
+            status_ == 0 || status_ == 503 || status_ == 504 || status_ == 200;
         if (!is_busy) {
-            if (status_ == 409 && !told.accepted_at) {
-                service_.ledger.refused(reading_.tag);
-            } else if (status_ != 404 || !told.accepted_at) {
+            const bool is_refused = status_ == 409 && told.strategy == "reject";
+            if (!is_refused && (status_ != 404 || !told.accepted_at)) {
                 service_.world.fail("{}: answered with {}: {}", reading_.tag, status_, body);
             }
             done_();
@@ -245,7 +245,7 @@ private:
         const auto& told = service_.ledger.at(tag_);
         world.note("{} answered {}{}", tag_, status, complete ? "" : ", cut");
         if (status == 200 && complete) {
-            service_.ledger.accepted(tag_);
+            service_.ledger.accepted(tag_, false);
             if (request_.path.ends_with("/wait") || request_.path.ends_with("/join")) {
                 service_.ledger.waited(tag_, body);
                 done_();
@@ -254,12 +254,11 @@ private:
             follow();
             return;
         }
-        if (status == 409 && !told.accepted_at) {
-            service_.ledger.refused(tag_);
+        if (status == 409 && told.strategy == "reject") {
             done_();
             return;
         }
-        if (status != 200 && status != 503 && status != 504) {
+        if (status != 0 && status != 200 && status != 503 && status != 504) {
             if (status != 404 || !told.accepted_at) {
                 world.fail("{}: answered with {}: {}", tag_, status, body);
             }

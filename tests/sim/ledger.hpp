@@ -25,7 +25,6 @@ struct Told {
     std::optional<Duration> accepted_at;  ///< a client or its edge has been told so
     bool succeeded = false;
     bool failed = false;
-    bool refused = false;  ///< and never accepted
     std::string values;    ///< of the first answer that had them
     std::map<std::string, std::string> events;  ///< by id, what the first reader got
 };
@@ -53,13 +52,13 @@ public:
         return by_thread_[thread];
     }
 
-    void accepted(const std::string& tag);
+    /// @param by_engine  in so many words; else by an answer, which may be that it was taken back
+    void accepted(const std::string& tag, bool by_engine);
     void event(Reading& reading, const StreamEvent& event);
     /// The stream has ended as it should.
     void stream_ended(const Reading& reading);
     /// The body of a wait or a join.
     void waited(const std::string& tag, const std::string& body);
-    void refused(const std::string& tag) { told_.at(tag).refused = true; }
     /// @param values  the state of a thread, read by a request that began at `since`
     void state(const base::ThreadId& thread, const base::Json& values, Duration since);
     /// Everything has ended, and `values` is what each thread came to.

@@ -377,6 +377,15 @@ TEST(Runs, AnIdempotencyKeyMakesOneRun) {
     EXPECT_EQ(api.call("GET", path + "/runs").json().size(), 1U);
 }
 
+TEST(Runs, ARepeatOfAFailedOneIsAnsweredAsTheFirst) {
+    TestApi api;
+    const auto path = "/threads/" + api.make_thread() + "/runs/wait";
+    const Headers key{{"idempotency-key", "order-8"}};
+    const auto first = api.call("POST", path, run_body("broken", "x"), key);
+    EXPECT_EQ(first.json().at("__error__").at("error"), "ModelError");
+    EXPECT_EQ(api.call("POST", path, run_body("broken", "x"), key).body, first.body);
+}
+
 TEST(Runs, WithoutAThreadLeaveNothingBehindUnlessKept) {
     TestApi api;
     auto request =

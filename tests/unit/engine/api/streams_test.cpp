@@ -76,6 +76,12 @@ TEST(Streams, ReportAFailureAsALastEvent) {
     EXPECT_EQ(api.call("GET", stream, {}, {{"last-event-id", before}}).body.find("event: error"),
               0U);
     EXPECT_EQ(api.call("GET", stream, {}, {{"last-event-id", events.back().id}}).body, "");
+    // Nor has one that saw more than was left: tokens of a superstep that never ended.
+    const auto ahead = scheduler::EventId{100, 1, 7}.to_string();
+    const auto told = parse_sse(api.call("GET", stream, {}, {{"last-event-id", ahead}}).body);
+    ASSERT_EQ(told.size(), 1U);
+    EXPECT_EQ(told[0].event, "error");
+    EXPECT_GT(std::stoull(told[0].id), std::stoull(ahead));
 }
 
 TEST(Streams, AllReadersSeeAllEvents) {

@@ -63,6 +63,21 @@ TEST(RunLog, KeepsItsGatesWhileOldEventsGo) {
     EXPECT_EQ(log.dropped_to(), (EventId{2, 0, 1}));
 }
 
+TEST(RunLog, AnnouncesTheAttemptsOfEventsThatAreReadBack) {
+    const base::RunId run{base::make_uuid_v7()};
+    const graph::StreamEvent emitted{graph::StreamMode::custom, "{}"};
+    // seq, attempt, number: the first step was made by attempt 1, the second by attempt 3.
+    const std::vector<graph::RowEvent> events{
+        {4, 1, 1, emitted}, {4, 0, 1, emitted}, {5, 3, 1, emitted}, {5, 3, 2, emitted}, {5, 0, 1, emitted}};
+    std::vector<EventId> ids;
+    for (const auto& each : logged_events(run, events)) {
+        ids.push_back(each.id);
+        EXPECT_EQ(each.mode.has_value(), each.id.number != 0);
+    }
+    EXPECT_EQ(ids, (std::vector<EventId>{
+                       {4, 1, 1}, {5, 0, 1}, {5, 3, 0}, {5, 3, 1}, {5, 3, 2}, {6, 0, 1}}));
+}
+
 TEST(EventId, IsOneNumberThatAscendsAsTheIdsDo) {
     const EventId ids[] = {{0, 0, 0},  {0, 1, 0}, {0, 1, EventId::kNumberMax},
                            {0, 2, 0},  {1, 0, 1}, {1, 1, 0},

@@ -1,3 +1,5 @@
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "engine/scheduler/run_kwargs.hpp"
@@ -262,6 +264,70 @@ TEST_F(Sessions, ADeadEnginesAcceptedRunsFinishElsewhereOnce) {
                                                          "echo second", "third", "echo third"}));
     EXPECT_TRUE(is_linear(*heir));
     EXPECT_EQ(heir->metrics().runs_recovered_total.load(), 2);
+}
+
+TEST_F(Sessions, ARunThatEndsNoSuperstepIsGivenUpAfterItsAttempts) {
+    const auto store = storage::make_memory_store(database_, short_lease(), store_metrics_);
+    auto wanted = request("gated", "poison");
+    const auto thread = thread_;
+    const auto attempt_on_disk = [&] {
+        std::int32_t attempt = 0;
+        store->load_run(thread, wanted.run_id, [&](const base::Result<storage::RunRow>& row) {
+            attempt = row ? row->attempt : 0;
+        });
+        return attempt;
+    };
+    auto engine = make_engine();
+    ASSERT_TRUE(accept(*engine, wanted));
+    for (std::int32_t attempt = 1; attempt <= SchedulerLimits{}.attempts_max; ++attempt) {
+        const auto deadline = soon();
+        while (attempt_on_disk() < attempt && base::system_clock().now() < deadline) {
+            std::this_thread::yield();
+        }
+        ASSERT_EQ(attempt_on_disk(), attempt) << "though its node has not returned";
+        engine->kill();
+        engine = make_engine();
+    }
+    wanted.maybe_repeated = true;
+    const auto outcome = run(*engine, wanted);
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->status, storage::RunStatus::error);
+    EXPECT_EQ(outcome->error.message, "given up after 3 attempts");
+    gate_.open();
+}
+
+TEST_F(Sessions, ARunIsDatedAfterThoseThatItWaitsFor) {
+    const auto store = storage::make_memory_store(database_, short_lease(), store_metrics_);
+    const auto ahead_us = base::unix_microseconds() + 3'600'000'000;
+    storage::EngineRow other;
+    other.id = base::EngineId{base::make_uuid_v7()};
+    store->register_engine(other, [](const base::Status& status) { ASSERT_TRUE(status); });
+    storage::ThreadClaim claim;
+    claim.thread_id = thread_;
+    claim.create_if_missing = true;
+    store->claim(claim, [&](const base::Result<storage::ClaimOutcome>& outcome) {
+        ASSERT_TRUE(outcome);
+        const auto waiting = request("gated", "first");
+        storage::ThreadWrite write;
+        write.key = outcome->thread.key;
+        write.thread_id = thread_;
+        write.epoch = outcome->epoch;
+        write.release = true;
+        storage::RunRow row;
+        row.id = waiting.run_id;
+        row.thread_id = thread_;
+        row.assistant_id = waiting.assistant.id;
+        row.kwargs = waiting.kwargs;
+        row.created_at_us = ahead_us;
+        write.new_runs.push_back(row);
+        store->write(std::move(write), [](const base::Status& status) { ASSERT_TRUE(status); });
+    });
+    const auto engine = make_engine();
+    const auto second = accept(*engine, request("echo", "second"));
+    ASSERT_TRUE(second);
+    EXPECT_GT((*second)->row().created_at_us, ahead_us);
+    gate_.open();
+    ASSERT_TRUE(wait_for_end(*engine, *second));
 }
 
 TEST_F(Sessions, AnotherAssistantGoesOnWithTheSameThread) {

@@ -50,10 +50,11 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
         run->resumed_ = true;
         runs_[run->row_.id] = run;
         if (!request) {
-            give_up(run, std::move(request).error());
+            context_.shard.spawn(give_up(run, std::move(request).error()));
         } else if (run->row_.attempt >= context_.limits.attempts_max) {
-            give_up(run, base::Error{base::ErrorCode::internal,
-                                     fmt::format("given up after {} attempts", run->row_.attempt)});
+            base::Error error{base::ErrorCode::internal,
+                              fmt::format("given up after {} attempts", run->row_.attempt)};
+            context_.shard.spawn(give_up(run, std::move(error)));
         } else {
             context_.metrics.runs_recovered_total.fetch_add(1, std::memory_order_relaxed);
             // One that interrupts or takes back does so after a crash as well.
@@ -300,7 +301,22 @@ void ThreadSession::vanish(const RunHandle& run) {
     idle_changed_.notify_all();
 }
 
-void ThreadSession::give_up(const RunHandle& run, base::Error error) {
+base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
+    const auto self = shared_from_this();
+    if (!run->request_.stream_modes.empty()) {
+        auto events =
+            co_await read_run_events(context_.store, context_.catalog, thread_.id, run->row_.id);
+        if (lost_) {
+            co_return;
+        }
+        if (!events) {
+            lose(events.error(), true);
+            co_return;
+        }
+        for (auto& each : logged_events(run->row_.id, std::move(*events))) {
+            run->log_.append(std::move(each));
+        }
+    }
     graph::RunResult result;
     result.status = storage::RunStatus::error;
     result.thread_status = storage::ThreadStatus::error;

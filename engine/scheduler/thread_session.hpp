@@ -90,7 +90,8 @@ private:
     graph::RunSpec spec_of(const Run& run) const;
     void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
     void settle(const RunHandle& run, RunOutcome outcome);
-    void give_up(const RunHandle& run, base::Error error);
+    /// It has been tried often enough, or cannot be; its readers get the events that it has made.
+    base::Task<> give_up(RunHandle run, base::Error error);
     /// Nothing executes any more: gives the thread up with the last write.
     void release_thread();
     void count_runs(std::int64_t running, std::int64_t waiting);

@@ -239,7 +239,9 @@ void ShardScheduler::Sessions::evict_idle() {
     for (std::size_t i = 0; i < kEvictScan && at != by_use_.begin(); ++i) {
         --at;
         const auto id = *at;
-        if (!sessions_.at(id).session->is_idle()) {
+        // One that somebody holds is about to get work.
+        const auto& session = sessions_.at(id).session;
+        if (!session->is_idle() || session.use_count() > 1) {
             continue;
         }
         at = std::next(at);

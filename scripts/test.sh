@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 cd "$here/.."
 
-all="tidy unit conformance integration scenarios chaos compat asan tsan fuzz"
+all="tidy unit conformance sim integration scenarios chaos compat asan tsan fuzz"
 usage() {
     cat <<'END'
 usage: ./heddle test [SUITE...]     (no suite: all of them)
@@ -17,11 +17,12 @@ usage: ./heddle test [SUITE...]     (no suite: all of them)
   tidy         layer rules, style, format, docker and packaging files
   unit         each layer alone
   conformance  every storage driver against the one suite
+  sim          engines, network and database simulated from seeds: a minute (HEDDLE_SIM_SECONDS)
   integration  real nginx, engines, Postgres
   scenarios    what users measured elsewhere
   chaos        one round of every nemesis of ./heddle chaos, and whether its checker sees faults
   compat       the official JavaScript SDK, unmodified (needs the npm registry once)
-  asan         unit and conformance with AddressSanitizer and UBSan, and the module in a real nginx
+  asan         unit, sim and conformance with AddressSanitizer and UBSan, and the module in a real nginx
   tsan         unit with ThreadSanitizer
   fuzz         60 s of hostile frames for shared/wire, with clang's libFuzzer
 END
@@ -77,7 +78,7 @@ run_suite() {
     case $1 in
     tidy | unit)
         build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
-    conformance)
+    conformance | sim)
         build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
     integration | scenarios | chaos | compat)
         build release "$1" && run_ctest "$1" release -L "^$1\$" ;;
@@ -86,6 +87,7 @@ run_suite() {
         export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
         export UBSAN_OPTIONS=print_stacktrace=1
         run_ctest asan-unit asan -L '^unit$' -j 2
+        run_ctest asan-sim asan -L '^sim$' -j 2
         run_ctest asan-conformance asan -L '^conformance$' -R 'memory|sqlite|postgres$' -j 2
         run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams'
         unset ASAN_OPTIONS UBSAN_OPTIONS ;;

@@ -246,7 +246,8 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
     if (!events) {
         co_return events.error();
     }
-    const auto end = end_id(events->empty() ? EventId{} : events->back().id, plan.after).to_string();
+    const auto end =
+        end_id(events->empty() ? EventId{} : events->back().id, plan.after).to_string();
     const bool told = has_had_end(plan.after);
     std::string tail;
     if (row.status != storage::RunStatus::success && !told) {

@@ -11,8 +11,8 @@
 
 /// All that an engine takes from the machine under it besides memory, sockets and files: time,
 /// chance, and the OS threads that its loops run on. machine.cpp holds nothing else, so that
-/// tests/sim can link another one in its place and run the same objects on one OS thread, on a clock
-/// and from a seed of its own. Costs a call that is not inlined. Any OS thread, unless said
+/// tests/sim can link another one in its place and run the same objects on one OS thread, on a
+/// clock and from a seed of its own. Costs a call that is not inlined. Any OS thread, unless said
 /// otherwise.
 namespace heddle::base::machine {
 

@@ -11,7 +11,9 @@
 namespace heddle::base {
 
 Shard::Shard(std::size_t index, std::size_t mailbox_max)
-    : index_{index}, mailbox_max_{mailbox_max}, guard_{loop_.get_executor()},
+    : index_{index},
+      mailbox_max_{mailbox_max},
+      guard_{loop_.get_executor()},
       os_thread_{loop_, fmt::format("shard-{}", index_)} {}
 
 Shard::~Shard() {

@@ -11,10 +11,10 @@ namespace heddle::sim {
 
 /// What one run is asked to do; travels in its input as the channel `plan`.
 struct Plan {
-    std::string tag;  ///< unique in a trial
-    int rounds = 1;   ///< of the nodes a, then b and c side by side, then d
-    int node_ms = 10;  ///< that one node takes
-    int tokens = 0;    ///< custom events of node a
+    std::string tag;     ///< unique in a trial
+    int rounds = 1;      ///< of the nodes a, then b and c side by side, then d
+    int node_ms = 10;    ///< that one node takes
+    int tokens = 0;      ///< custom events of node a
     bool fails = false;  ///< node d fails in the last round
     bool flaky = false;  ///< node b fails now and then, and is tried again
 };

@@ -127,8 +127,7 @@ public:
             done_();
             return;
         }
-        const bool is_busy =
-            status_ == 0 || status_ == 503 || status_ == 504 || status_ == 200;
+        const bool is_busy = status_ == 0 || status_ == 503 || status_ == 504 || status_ == 200;
         if (!is_busy) {
             const bool is_refused = status_ == 409 && told.strategy == "reject";
             if (!is_refused && (status_ != 404 || !told.accepted_at)) {
@@ -165,8 +164,8 @@ private:
         HttpRequest request;
         request.method = "GET";
         request.thread_id = told.thread.to_string();
-        request.path = fmt::format("/threads/{}/runs/{}/stream", request.thread_id,
-                                   told.run->to_string());
+        request.path =
+            fmt::format("/threads/{}/runs/{}/stream", request.thread_id, told.run->to_string());
         if (reading_.begun) {
             request.headers.emplace_back("last-event-id", reading_.last.to_string());
         }
@@ -222,7 +221,10 @@ std::string Client::pick(const base::ThreadId& thread) {
 /// Starts a run, and repeats the request until somebody answers.
 class Client::Start : public std::enable_shared_from_this<Start> {
 public:
-    Start(Service& service, std::string tag, HttpRequest request, bool keyed,
+    Start(Service& service,
+          std::string tag,
+          HttpRequest request,
+          bool keyed,
           std::function<void()> done)
         : service_{service},
           tag_{std::move(tag)},
@@ -290,8 +292,8 @@ private:
             request_ = {};
             request_.method = "GET";
             request_.thread_id = told.thread.to_string();
-            request_.path = fmt::format("/threads/{}/runs/{}/join", request_.thread_id,
-                                        told.run->to_string());
+            request_.path =
+                fmt::format("/threads/{}/runs/{}/join", request_.thread_id, told.run->to_string());
             keyed_ = true;
             ask();
         }
@@ -406,9 +408,9 @@ void Client::join() {
     const auto& events = service_.ledger.at(tag).events;
     std::string from;
     if (!events.empty() && service_.world.random.chance(0.7)) {
-        from = std::next(events.begin(),
-                         static_cast<long>(service_.world.random.below(events.size())))
-                   ->first;
+        from =
+            std::next(events.begin(), static_cast<long>(service_.world.random.below(events.size())))
+                ->first;
     }
     service_.world.note("{} is joined from {}", tag, from.empty() ? "the beginning" : from);
     std::make_shared<Stream>(service_, tag, done)->join(from);
@@ -431,11 +433,11 @@ void Client::cancel() {
     request.query = fmt::format("wait={}&action={}", world.random.below(2),
                                 world.random.chance(0.3) ? "rollback" : "interrupt");
     world.note("{} is cancelled: {}", tag, request.query);
-    const auto listener = std::make_shared<Once>(service_, std::string{},
-                                                 [this](int, bool, const std::string&) {
-                                                     --service_.busy;
-                                                     act_later();
-                                                 });
+    const auto listener =
+        std::make_shared<Once>(service_, std::string{}, [this](int, bool, const std::string&) {
+            --service_.busy;
+            act_later();
+        });
     (void)any_edge(service_).ask(std::move(request), listener);
 }
 
@@ -443,9 +445,7 @@ namespace {
 
 class Reader final : public Listener, public std::enable_shared_from_this<Reader> {
 public:
-    Reader(Service& service,
-           HttpRequest request,
-           std::function<void(int, const std::string&)> then)
+    Reader(Service& service, HttpRequest request, std::function<void(int, const std::string&)> then)
         : service_{service}, request_{std::move(request)}, then_{std::move(then)} {}
 
     void ask() { (void)any_edge(service_).ask(request_, shared_from_this()); }

@@ -26,9 +26,9 @@ constexpr double kSlow = 0.02;  // share of the messages that take forty times a
 /// One operation between its call and its answer.
 struct Operation {
     Duration asked_at{};
-    bool changes = false;             ///< it writes: if its answer is lost, it is in doubt
-    bool is_over = false;             ///< carried out, or never will be
-    bool dies_with_process = false;   ///< it is not on its way yet, whatever was said
+    bool changes = false;            ///< it writes: if its answer is lost, it is in doubt
+    bool is_over = false;            ///< carried out, or never will be
+    bool dies_with_process = false;  ///< it is not on its way yet, whatever was said
     base::UniqueFunction<void()> carry_out;
     base::UniqueFunction<void()> answer;     ///< set once carried out
     std::optional<Error> error;              ///< what is answered instead
@@ -115,9 +115,8 @@ public:
     void cut() {
         for (const auto& each : pending_) {
             each->is_over = each->is_over || world_.random.chance(0.6);
-            fail_later(each, each->changes
-                                 ? Error{ErrorCode::in_doubt, "the connection broke"}
-                                 : Error{ErrorCode::unavailable, "the connection broke"});
+            fail_later(each, each->changes ? Error{ErrorCode::in_doubt, "the connection broke"}
+                                           : Error{ErrorCode::unavailable, "the connection broke"});
         }
     }
 
@@ -259,8 +258,9 @@ void Database::Connection::claim(const storage::ThreadClaim& claim,
         const bool taken = outcome && outcome->epoch != 0;
         if (taken) {
             ++db_.claims_[claim.thread_id];
-            world_.note("{} has claimed {} epoch {}, {} unfinished", name_, claim.thread_id.to_string(),
-                        outcome->epoch, outcome->unfinished_runs.size());
+            world_.note("{} has claimed {} epoch {}, {} unfinished", name_,
+                        claim.thread_id.to_string(), outcome->epoch,
+                        outcome->unfinished_runs.size());
         }
         if (taken && fault() == Fault::attempts_forgotten) {
             for (auto& run : outcome->unfinished_runs) {
@@ -323,13 +323,13 @@ public:
                                   });
     }
     void heartbeat(bool draining, Completion<Status> done) override {
-        (void)wire_->send<Status>(
-            {}, Doubt::possible, std::move(done), [wire = wire_, draining](auto answer) {
-                wire->inner().heartbeat(draining, [&](const Status& status) {
-                    wire->watch().beaten(wire->engine, status);
-                    answer(status);
-                });
-            });
+        (void)wire_->send<Status>({}, Doubt::possible, std::move(done),
+                                  [wire = wire_, draining](auto answer) {
+                                      wire->inner().heartbeat(draining, [&](const Status& status) {
+                                          wire->watch().beaten(wire->engine, status);
+                                          answer(status);
+                                      });
+                                  });
     }
     void unregister_engine(Completion<Status> done) override {
         (void)wire_->send<Status>({}, Doubt::never, std::move(done), [wire = wire_](auto answer) {
@@ -351,14 +351,13 @@ public:
             });
     }
     void find_orphans(std::int32_t limit, Completion<Result<std::vector<ThreadId>>> done) override {
-        wire_->read<std::vector<ThreadId>>(
-            std::move(done), [wire = wire_, limit](auto answer) {
-                if (wire->fault() == Fault::orphans_stay) {
-                    answer(std::vector<ThreadId>{});
-                    return;
-                }
-                wire->inner().find_orphans(limit, std::move(answer));
-            });
+        wire_->read<std::vector<ThreadId>>(std::move(done), [wire = wire_, limit](auto answer) {
+            if (wire->fault() == Fault::orphans_stay) {
+                answer(std::vector<ThreadId>{});
+                return;
+            }
+            wire->inner().find_orphans(limit, std::move(answer));
+        });
     }
     void write(storage::ThreadWrite write, Completion<Status> done) override {
         const auto thread = write.thread_id;
@@ -368,11 +367,11 @@ public:
                                       [](auto answer) { answer(base::ok()); });
             done = [](const Status&) {};
         }
-        const auto operation = wire_->send<Status>(
-            thread, early ? Doubt::never : Doubt::possible, std::move(done),
-            [wire = wire_, write = std::move(write)](auto answer) mutable {
-                wire->write(std::move(write), std::move(answer));
-            });
+        const auto operation =
+            wire_->send<Status>(thread, early ? Doubt::never : Doubt::possible, std::move(done),
+                                [wire = wire_, write = std::move(write)](auto answer) mutable {
+                                    wire->write(std::move(write), std::move(answer));
+                                });
         operation->dies_with_process = early;
     }
     void load_thread(ThreadId thread, Completion<Result<storage::ThreadRow>> done) override {

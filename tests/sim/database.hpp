@@ -28,17 +28,17 @@ enum class Fault : std::uint8_t {
     ended_runs_forgotten,   ///< a repeat does not find the run that has ended
 };
 inline constexpr Fault kFaults[] = {
-    Fault::stale_epochs_pass,   Fault::writes_answered_early, Fault::writes_vanish,
-    Fault::attempts_forgotten,  Fault::events_forgotten,      Fault::the_live_are_robbed,
-    Fault::orphans_stay,        Fault::rollbacks_forget_rows, Fault::ended_runs_forgotten,
+    Fault::stale_epochs_pass,  Fault::writes_answered_early, Fault::writes_vanish,
+    Fault::attempts_forgotten, Fault::events_forgotten,      Fault::the_live_are_robbed,
+    Fault::orphans_stay,       Fault::rollbacks_forget_rows, Fault::ended_runs_forgotten,
 };
 std::string_view to_string(Fault fault) noexcept;
 
 /// How a database treats its clients for a while.
 struct Weather {
     Duration latency = std::chrono::microseconds{400};  ///< of one way, on average
-    double doubtful = 0;    ///< share of writes whose answer is lost in commit
-    double refused = 0;     ///< share of operations that fail and do nothing
+    double doubtful = 0;       ///< share of writes whose answer is lost in commit
+    double refused = 0;        ///< share of operations that fail and do nothing
     Duration stalled_until{};  ///< nothing is carried out before
     Duration down_until{};     ///< nobody is connected before
 };

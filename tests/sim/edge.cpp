@@ -115,8 +115,8 @@ void Edge::connect(std::size_t slot) {
     here.connection = (static_cast<std::uint64_t>(number_ + 1) << 32U) + ids_++;
     here.last_out = here.last_in = world_.now();
     const auto connection = here.connection;
-    engine->connect(connection, [this, slot, connection, life = std::weak_ptr{life_}](
-                                    std::string frame) {
+    engine->connect(connection, [this, slot, connection,
+                                 life = std::weak_ptr{life_}](std::string frame) {
         if (life.expired() || slots_[slot].connection != connection) {
             return;
         }
@@ -140,8 +140,8 @@ void Edge::send(std::size_t slot, const wire::EdgeMessage& message) {
         return;
     }
     const auto blocked = network_.blocked_until[{number_, slot}];
-    to.last_out = std::max({to.last_out, blocked,
-                            world_.now() + world_.random.between({}, network_.latency * 2)});
+    to.last_out = std::max(
+        {to.last_out, blocked, world_.now() + world_.random.between({}, network_.latency * 2)});
     world_.after(to.last_out - world_.now(),
                  [this, slot, connection = to.connection, life = std::weak_ptr{life_},
                   frame = wire::encode(message)] {
@@ -284,18 +284,17 @@ void Edge::on_bytes(std::uint64_t id, const std::string& bytes) {
     }
     auto& call = at->second;
     // Granted when the client has read them.
-    world_.after(world_.random.between({}, milliseconds{8}),
-                 [this, id, wire_id = call.wire_id, size = bytes.size(),
-                  life = std::weak_ptr{life_}] {
-                     if (life.expired()) {
-                         return;
-                     }
-                     const auto still = calls_.find(id);
-                     if (still != calls_.end() && still->second.slot &&
-                         still->second.wire_id == wire_id) {
-                         send(*still->second.slot, wire::Credit{wire_id, size});
-                     }
-                 });
+    world_.after(
+        world_.random.between({}, milliseconds{8}),
+        [this, id, wire_id = call.wire_id, size = bytes.size(), life = std::weak_ptr{life_}] {
+            if (life.expired()) {
+                return;
+            }
+            const auto still = calls_.find(id);
+            if (still != calls_.end() && still->second.slot && still->second.wire_id == wire_id) {
+                send(*still->second.slot, wire::Credit{wire_id, size});
+            }
+        });
     if (!call.is_stream) {
         call.body += bytes;
         return;
@@ -421,8 +420,8 @@ void Edge::lost(std::uint64_t id) {
         send(*call.slot, wire::Cancel{call.wire_id, true});
         call.slot.reset();
     }
-    const bool may_go_on = !call.head_sent || (call.is_stream ? call.partial.empty()
-                                                              : is_white(call.body));
+    const bool may_go_on =
+        !call.head_sent || (call.is_stream ? call.partial.empty() : is_white(call.body));
     if (call.head_sent && (!call.accepted || !may_go_on)) {
         finish(id, false);
         return;

@@ -85,7 +85,7 @@ private:
         int status = 0;
         std::uint64_t epoch = 0;
         std::optional<std::size_t> slot;  ///< unset: waits for an engine
-        std::uint64_t connection = 0;  ///< it was sent on
+        std::uint64_t connection = 0;     ///< it was sent on
         wire::RequestId wire_id = 0;
         std::set<std::size_t> tried;
         std::string body;     ///< of what is no stream

@@ -46,8 +46,8 @@ Engine::Engine(World& world,
         shards_ = std::make_unique<base::ShardPool>(kShards, kMailboxMax);
         scheduler::SchedulerLimits limits;
         limits.sessions_max = 2;
-        scheduler_ = std::make_unique<scheduler::Scheduler>(*shards_, *store_, catalog, metrics_,
-                                                            limits);
+        scheduler_ =
+            std::make_unique<scheduler::Scheduler>(*shards_, *store_, catalog, metrics_, limits);
         api_ = std::make_unique<api::Api>(*scheduler_, api::ApiOptions{"sim", process_.name()});
         outbox_ = std::make_unique<transport::Outbox>(kFramesMax);
         for (std::size_t i = 0; i < kShards; ++i) {

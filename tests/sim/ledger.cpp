@@ -150,8 +150,8 @@ void Ledger::stream_ended(const Reading& reading) {
         std::string text;
         for (const auto& [seq, count] : expected) {
             const auto had = seen.find(seq);
-            text += fmt::format(" row {}: {} of {}", seq, had == seen.end() ? 0 : had->second,
-                                count);
+            text +=
+                fmt::format(" row {}: {} of {}", seq, had == seen.end() ? 0 : had->second, count);
         }
         world_.fail("{}: a stream has ended without all its {}:{} (rows read {})", reading.tag,
                     told.mode, text, seen.size());

@@ -18,14 +18,14 @@ struct Told {
     Plan plan;
     base::ThreadId thread;
     std::string strategy;
-    std::string mode;  ///< the stream mode that step events are counted by, or empty
-    bool exits = false;       ///< durability exit: events are shown before they are on disk
+    std::string mode;    ///< the stream mode that step events are counted by, or empty
+    bool exits = false;  ///< durability exit: events are shown before they are on disk
     std::optional<base::RunId> run;
     std::optional<Duration> asked_at;
     std::optional<Duration> accepted_at;  ///< a client or its edge has been told so
     bool succeeded = false;
     bool failed = false;
-    std::string values;    ///< of the first answer that had them
+    std::string values;                         ///< of the first answer that had them
     std::map<std::string, std::string> events;  ///< by id, what the first reader got
 };
 

@@ -1,6 +1,7 @@
 // In place of engine/base/machine.cpp and engine/observe/log.cpp: the machine is a World, the log
 // is its trace.
 #include "engine/base/machine.hpp"
+
 #include "engine/observe/log.hpp"
 #include "tests/sim/world.hpp"
 

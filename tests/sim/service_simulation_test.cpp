@@ -66,9 +66,9 @@ TEST(ServiceSimulation, NothingIsLostDoubledOrOutOfOrderWhateverFails) {
         return;
     }
     EXPECT_GT(all.runs, trials);
-    for (const auto count : {all.streams, all.waits, all.repeats, all.resumed, all.rollbacks,
-                             all.crashes, all.pauses, all.drains, all.outages, all.cuts,
-                             all.takeovers, all.stale_writes}) {
+    for (const auto count :
+         {all.streams, all.waits, all.repeats, all.resumed, all.rollbacks, all.crashes, all.pauses,
+          all.drains, all.outages, all.cuts, all.takeovers, all.stale_writes}) {
         EXPECT_GT(count, 0U);
     }
 }

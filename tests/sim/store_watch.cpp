@@ -70,8 +70,8 @@ void StoreWatch::written(const storage::EngineId& engine,
                          const storage::ThreadWrite& write,
                          const base::Status& answer) {
     const auto at = threads_.find(write.thread_id);
-    const bool is_owner = at != threads_.end() && at->second.owner == engine &&
-                          at->second.epoch == write.epoch;
+    const bool is_owner =
+        at != threads_.end() && at->second.owner == engine && at->second.epoch == write.epoch;
     if (!answer) {
         const auto code = answer.error().code;
         stale_writes_ += code == base::ErrorCode::stale_epoch ? 1 : 0;
@@ -187,8 +187,7 @@ void StoreWatch::take_runs(Thread& thread, const storage::ThreadWrite& write) {
                         run.attempt);
         }
         if (update.attempt > attempts_max_) {
-            world_.fail("run {}: attempt {} of at most {}", run.tag, update.attempt,
-                        attempts_max_);
+            world_.fail("run {}: attempt {} of at most {}", run.tag, update.attempt, attempts_max_);
         }
         if (storage::is_final(update.status) && !storage::is_final(run.status)) {
             ++runs_ended_;

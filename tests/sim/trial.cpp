@@ -58,8 +58,8 @@ private:
     std::vector<std::unique_ptr<Client>> clients_;
     Counts counts_;
     bool stormy_ = true;
-    std::size_t doomed_ = 0;          ///< slot that dies
-    std::uint64_t doomed_in_ = 0;     ///< steps until then; 0: nobody
+    std::size_t doomed_ = 0;       ///< slot that dies
+    std::uint64_t doomed_in_ = 0;  ///< steps until then; 0: nobody
     std::size_t states_read_ = 0;
 };
 
@@ -80,7 +80,8 @@ void Trial::crash(std::size_t slot) {
     for (auto& edge : edges_) {
         edge->reset(slot);
     }
-    world_.after(world_.random.between(milliseconds{50}, seconds{5}), [this, slot] { start(slot); });
+    world_.after(world_.random.between(milliseconds{50}, seconds{5}),
+                 [this, slot] { start(slot); });
 }
 
 void Trial::drain(std::size_t slot) {

@@ -28,8 +28,8 @@ struct Counts {
 };
 
 struct Outcome {
-    std::string failure;  ///< empty: everything held
-    std::string trace;    ///< the newest lines of it
+    std::string failure;     ///< empty: everything held
+    std::string trace;       ///< the newest lines of it
     std::uint64_t hash = 0;  ///< of the whole trace
     Counts counts;
 };

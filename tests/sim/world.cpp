@@ -55,8 +55,7 @@ bool Process::is_paused() const {
 
 base::Instant Process::clock() const {
     const auto passed = static_cast<double>(world_.now().count()) * clock_rate;
-    return base::Instant{std::chrono::hours{1}} +
-           Duration{static_cast<Duration::rep>(passed)};
+    return base::Instant{std::chrono::hours{1}} + Duration{static_cast<Duration::rep>(passed)};
 }
 
 std::int64_t Process::unix_us() const {
@@ -67,8 +66,9 @@ std::int64_t Process::unix_us() const {
 void Process::wake_after(Duration rest) {
     constexpr double kRoundUp = 1000;
     const auto wait = static_cast<double>(std::clamp(rest, Duration{}, kWaitMost).count());
-    const auto at = world_.now() + Duration{static_cast<Duration::rep>(
-                                       wait / clock_rate + (wait > 0 ? kRoundUp : 0))};
+    const auto at =
+        world_.now() +
+        Duration{static_cast<Duration::rep>(wait / clock_rate + (wait > 0 ? kRoundUp : 0))};
     if (at == world_.now()) {
         touch();
         return;

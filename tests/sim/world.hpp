@@ -64,8 +64,8 @@ public:
     [[nodiscard]] bool is_paused() const;
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
-    double clock_rate = 1.0;           ///< of its monotonic clock
-    Duration clock_ahead{};            ///< of its wall clock
+    double clock_rate = 1.0;  ///< of its monotonic clock
+    Duration clock_ahead{};   ///< of its wall clock
     std::atomic<std::uint64_t> tick{0};
     base::UniqueFunction<void()> after_step;  ///< called when a handler has run
 

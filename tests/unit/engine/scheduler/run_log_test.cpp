@@ -67,8 +67,11 @@ TEST(RunLog, AnnouncesTheAttemptsOfEventsThatAreReadBack) {
     const base::RunId run{base::make_uuid_v7()};
     const graph::StreamEvent emitted{graph::StreamMode::custom, "{}"};
     // seq, attempt, number: the first step was made by attempt 1, the second by attempt 3.
-    const std::vector<graph::RowEvent> events{
-        {4, 1, 1, emitted}, {4, 0, 1, emitted}, {5, 3, 1, emitted}, {5, 3, 2, emitted}, {5, 0, 1, emitted}};
+    const std::vector<graph::RowEvent> events{{4, 1, 1, emitted},
+                                              {4, 0, 1, emitted},
+                                              {5, 3, 1, emitted},
+                                              {5, 3, 2, emitted},
+                                              {5, 0, 1, emitted}};
     std::vector<EventId> ids;
     for (const auto& each : logged_events(run, events)) {
         ids.push_back(each.id);

@@ -122,8 +122,9 @@ private:
     base::Task<base::Result<scheduler::RunHandle>> start_run(Call& call, scheduler::RunRequest run);
     base::Result<base::ThreadId> thread_of_run(const Request& request, bool stateless) const;
     base::Task<base::Result<Attached>> attach(Call& call, base::ThreadId thread, base::RunId run);
-    /// Tells the edge that the run is on disk and, should this engine die, goes on elsewhere.
-    static void note_stored(Call& call, const scheduler::Run& run);
+    /// Waits until the run is on disk, and tells the edge so: should this engine die, it goes on
+    /// elsewhere.
+    base::Task<base::Status> wait_stored(Call& call, scheduler::Run& run);
     base::Task<> cancel_quietly(base::ThreadId thread, base::RunId run);
     base::CancelSource::Registration cancel_when_gone(Call& call, const scheduler::RunHandle& run);
     // run_answer.cpp

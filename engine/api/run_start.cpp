@@ -126,7 +126,15 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
         }
         co_return error;
     }
-    auto stored = co_await (*handle)->wait_accepted(wait_until(request, options_.store_wait_max));
+    auto stored = co_await wait_stored(call, **handle);
+    if (!stored) {
+        co_return std::move(stored).error();
+    }
+    co_return handle;
+}
+
+base::Task<base::Status> Api::wait_stored(Call& call, scheduler::Run& run) {
+    auto stored = co_await run.wait_accepted(wait_until(call.request, options_.store_wait_max));
     if (!stored) {
         auto error = std::move(stored).error();
         // Stored or not, a repeat elsewhere finds it by its id.
@@ -135,15 +143,11 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
         }
         co_return error;
     }
-    note_stored(call, **handle);
-    co_return handle;
-}
-
-void Api::note_stored(Call& call, const scheduler::Run& run) {
     if (!run.is_finished()) {
         call.sink.accepted(run.epoch());
         call.accepted = true;
     }
+    co_return base::ok();
 }
 
 base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread, RunId run) {
@@ -151,7 +155,10 @@ base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread,
     Attached attached;
     attached.run = shard.find_run(thread, run);
     if (attached.run != nullptr) {
-        note_stored(call, *attached.run);
+        auto stored = co_await wait_stored(call, *attached.run);
+        if (!stored) {
+            co_return std::move(stored).error();
+        }
         co_return attached;
     }
     auto row = co_await base::from_callback<base::Result<storage::RunRow>>(
@@ -177,7 +184,10 @@ base::Task<base::Result<Api::Attached>> Api::attach(Call& call, ThreadId thread,
         co_return std::move(handle).error();
     }
     attached.run = std::move(*handle);
-    note_stored(call, *attached.run);
+    auto stored = co_await wait_stored(call, *attached.run);
+    if (!stored) {
+        co_return std::move(stored).error();
+    }
     co_return attached;
 }
 

@@ -277,6 +277,7 @@ TEST_F(Sessions, ARunThatEndsNoSuperstepIsGivenUpAfterItsAttempts) {
         });
         return attempt;
     };
+    std::vector<std::unique_ptr<TestEngine>> dead;  // their nodes wait at the gate to the end
     auto engine = make_engine();
     ASSERT_TRUE(accept(*engine, wanted));
     for (std::int32_t attempt = 1; attempt <= SchedulerLimits{}.attempts_max; ++attempt) {
@@ -286,6 +287,7 @@ TEST_F(Sessions, ARunThatEndsNoSuperstepIsGivenUpAfterItsAttempts) {
         }
         ASSERT_EQ(attempt_on_disk(), attempt) << "though its node has not returned";
         engine->kill();
+        dead.push_back(std::move(engine));
         engine = make_engine();
     }
     wanted.maybe_repeated = true;

@@ -10,8 +10,9 @@ bool BatchCut::admit(const ThreadClaim& claim) {
 
 bool BatchCut::admit(const ThreadWrite& write) {
     // A run that is deleted must not have been touched by the same statement: such a write, a
-    // release, a rollback and a deletion end what may be merged for their thread.
-    const bool removes = write.delete_thread || write.rollback_to || !write.deleted_runs.empty();
+    // release and whatever is a statement of its own end what may be merged for their thread.
+    const bool removes = write.delete_thread || write.rollback_to || write.prune || write.ttl ||
+                         !write.deleted_runs.empty();
     const bool ends = write.release || removes;
     const auto [at, is_new] = seen_.try_emplace(write.thread_id, Seen{Phase::write, write.epoch});
     auto& seen = at->second;

@@ -68,8 +68,8 @@ struct BatchPlan {
     std::vector<PlannedDelete> deleted_runs;
 };
 
-/// @param writes  in the order of the calls, admitted by one BatchCut, none with delete_thread
-/// nor rollback_to; must outlive the plan
+/// @param writes  in the order of the calls, admitted by one BatchCut, none that stands alone; must
+/// outlive the plan
 BatchPlan plan_batch(std::span<const ThreadWrite* const> writes);
 
 }  // namespace heddle::storage

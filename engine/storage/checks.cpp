@@ -38,6 +38,40 @@ Status check_object(std::string_view text, std::string field) {
     return base::ok();
 }
 
+bool is_lasting(base::Duration duration) {
+    return duration >= std::chrono::microseconds{1} && duration <= kTtlMax;
+}
+
+Status check_ttl(const std::optional<ThreadTtl>& ttl) {
+    if (ttl && !is_lasting(ttl->after)) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a time to live is at least a microsecond and at most ten years", "ttl"};
+    }
+    return base::ok();
+}
+
+// What goes to the database as a statement of its own.
+Status check_alone(const ThreadWrite& write) {
+    const bool is_plain = !write.status && !write.metadata && !write.interrupts && !write.release &&
+                          write.journal.empty() && write.new_runs.empty() &&
+                          write.run_updates.empty();
+    const int kinds = (write.rollback_to ? 1 : 0) + (write.prune ? 1 : 0) + (write.ttl ? 1 : 0);
+    const bool deletes = write.delete_thread || !write.deleted_runs.empty();
+    if (write.rollback_to && (!is_plain || kinds > 1 || *write.rollback_to < kNoSeq)) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a rollback names a row, or none, and stands alone", "rollback_to"};
+    }
+    if (write.prune && (!is_plain || kinds > 1 || deletes || write.prune->first < 0 ||
+                        write.prune->delete_below > write.prune->first)) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a prune names the row that stays and stands alone", "prune"};
+    }
+    if (write.ttl && (!is_plain || kinds > 1 || deletes)) {
+        return base::Error{base::ErrorCode::invalid_argument, "a time to live stands alone", "ttl"};
+    }
+    return check_ttl(write.ttl);
+}
+
 }  // namespace
 
 Status check_write(const ThreadWrite& write) {
@@ -46,11 +80,8 @@ Status check_write(const ThreadWrite& write) {
             return checked;
         }
     }
-    const bool alone = !write.status && !write.metadata && !write.interrupts && !write.release &&
-                       write.journal.empty() && write.new_runs.empty() && write.run_updates.empty();
-    if (write.rollback_to && (!alone || *write.rollback_to < kNoSeq)) {
-        return base::Error{base::ErrorCode::invalid_argument,
-                           "a rollback names a row, or none, and stands alone", "rollback_to"};
+    if (auto checked = check_alone(write); !checked) {
+        return checked;
     }
     for (const auto& run : write.new_runs) {
         if (run.request_hash.size() > kRequestHashBytesMax) {
@@ -61,7 +92,21 @@ Status check_write(const ThreadWrite& write) {
     return base::ok();
 }
 
+Status check_key(const KeyClaim& claim) {
+    if (claim.key.empty() || claim.key.size() > kKeyBytesMax) {
+        return base::Error{base::ErrorCode::invalid_argument, "a key has 1 to 64 bytes", "key"};
+    }
+    if (!is_lasting(claim.kept)) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a key is kept for a microsecond to ten years", "kept"};
+    }
+    return base::ok();
+}
+
 Status check_claim(const ThreadClaim& claim) {
+    if (auto checked = check_ttl(claim.ttl); !checked) {
+        return checked;
+    }
     return check_object(claim.metadata, "metadata");
 }
 
@@ -104,6 +149,9 @@ std::size_t bytes_of(const ThreadWrite& write) noexcept {
     }
     if (write.interrupts) {
         bytes += write.interrupts->size();
+    }
+    if (write.prune) {
+        bytes += write.prune->snapshot.size();
     }
     for (const auto& row : write.journal) {
         bytes += row.head.size() + row.data.size();

@@ -10,11 +10,13 @@ namespace heddle::storage {
 
 inline constexpr std::int32_t kPageMax = 1000;
 inline constexpr std::size_t kRequestHashBytesMax = 64;
+inline constexpr std::size_t kKeyBytesMax = 64;
 
 /// @return invalid_argument naming the field if a text in `write` could not be stored by every
 ///         driver: metadata that is no JSON object or holds U+0000, a request_hash that is too long
 Status check_write(const ThreadWrite& write);
 Status check_claim(const ThreadClaim& claim);
+Status check_key(const KeyClaim& claim);
 /// @return invalid_argument unless 1 <= limit <= kPageMax and offset >= 0
 Status check_page(std::int32_t limit, std::int32_t offset);
 Status check_filter(const ThreadFilter& filter);

@@ -12,6 +12,8 @@ constexpr std::array<std::string_view, 4> kThreadStatusNames{"idle", "busy", "in
 constexpr std::array<std::string_view, 6> kRunStatusNames{"pending", "running", "success",
                                                           "error",   "timeout", "interrupted"};
 
+constexpr std::array<std::string_view, 3> kTtlStrategyNames{"delete", "keep_latest", "temporary"};
+
 template <class Enum, std::size_t N>
 std::optional<Enum> find_name(const std::array<std::string_view, N>& names,
                               std::string_view text) noexcept {
@@ -31,6 +33,10 @@ std::string_view to_string(ThreadStatus status) noexcept {
 
 std::string_view to_string(RunStatus status) noexcept {
     return kRunStatusNames[static_cast<std::size_t>(status)];
+}
+
+std::string_view to_string(TtlStrategy strategy) noexcept {
+    return kTtlStrategyNames[static_cast<std::size_t>(strategy)];
 }
 
 std::optional<ThreadStatus> parse_thread_status(std::string_view text) noexcept {

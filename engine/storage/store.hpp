@@ -41,6 +41,24 @@ std::optional<RunStatus> parse_run_status(std::string_view text) noexcept;
 /// Whether a run in this status will never change again.
 bool is_final(RunStatus status) noexcept;
 
+/// What becomes of a thread that nobody has written to for a while (ADR 0008).
+enum class TtlStrategy : std::uint8_t {
+    delete_thread,  ///< "delete" in the API: it goes with all it has
+    keep_latest,    ///< its newest checkpoint stays, the older ones go
+    temporary,      ///< as delete_thread; searches do not show it
+};
+/// As in the HTTP API; a temporary thread is never shown.
+std::string_view to_string(TtlStrategy strategy) noexcept;
+
+inline constexpr base::Duration kTtlMax = std::chrono::hours{24 * 3653};
+
+struct ThreadTtl {
+    TtlStrategy strategy = TtlStrategy::delete_thread;
+    /// Since the last write, by the database's clock; above 0, at most kTtlMax, whole microseconds.
+    base::Duration after{};
+    friend bool operator==(const ThreadTtl&, const ThreadTtl&) = default;
+};
+
 struct ThreadRow {
     ThreadKey key = 0;
     ThreadId id;
@@ -48,8 +66,11 @@ struct ThreadRow {
     std::string metadata = "{}";    ///< JSON object
     std::string interrupts = "{}";  ///< JSON object, as the API's Thread.interrupts
     Seq head = kNoSeq;              ///< newest journal row of the current line
+    Seq first = 0;                  ///< oldest journal row that has not been pruned
     std::int64_t created_at_us = 0;
     std::int64_t updated_at_us = 0;
+    std::optional<ThreadTtl> ttl;
+    std::int64_t expires_at_us = 0;  ///< by the database's clock; 0: not until it is written to
 };
 
 struct RunRow {
@@ -88,6 +109,20 @@ struct RunUpdate {
     std::string error;
 };
 
+/// Takes the oldest rows from a thread's journal. For every reader they are gone with this write;
+/// the disk is cleared in slices of the caller's choice.
+struct JournalPrune {
+    Seq first = 0;  ///< the oldest row that stays; at most the thread's head
+    /// What row `first` holds from now on, the whole state; empty: as it is, because it was a
+    /// snapshot already or an earlier prune has seen to it.
+    std::string snapshot;
+    Seq delete_below = 0;  ///< rows below it leave the disk; at most `first`
+    /// Runs that ended longer ago than this, by the database's clock, and of which no row is left
+    /// go as well.
+    base::Duration runs_kept = kTtlMax;
+    bool stop_ttl = false;  ///< the thread does not expire again until it is written to
+};
+
 /// Everything that changes for one thread, committed together or not at all.
 struct ThreadWrite {
     ThreadKey key = 0;
@@ -103,14 +138,22 @@ struct ThreadWrite {
     /// The journal rows above it go, and head moves to it (kNoSeq: the thread has none left).
     /// Stands alone with deleted_runs.
     std::optional<Seq> rollback_to;
+    /// Counts as no use of the thread. Stands alone.
+    std::optional<JournalPrune> prune;
+    /// Another time to live, which begins now. Stands alone.
+    std::optional<ThreadTtl> ttl;
     bool delete_thread = false;  ///< with all its rows; everything else is ignored
-    bool release = false;        ///< give up ownership with this write
+    /// With delete_thread: only if this is when the thread expires, else stale_epoch. 0: in any
+    /// case.
+    std::int64_t if_expires_at_us = 0;
+    bool release = false;  ///< give up ownership with this write
 };
 
 struct ThreadClaim {
     ThreadId thread_id;
     bool create_if_missing = false;
-    std::string metadata = "{}";  ///< of a thread created by this claim
+    std::string metadata = "{}";   ///< of a thread created by this claim
+    std::optional<ThreadTtl> ttl;  ///< likewise
     /// false: the claim may be lost if the database crashes before the next durable write (writes
     /// of its epoch are then refused). For callers that tell nobody before such a write is done.
     bool durable = true;
@@ -146,6 +189,30 @@ struct RunFilter {
     std::optional<RunStatus> status;
     std::int32_t limit = 10;  ///< 1..1000; newest first
     std::int32_t offset = 0;
+};
+
+/// A thread whose time is over.
+struct ExpiredThread {
+    ThreadKey key = 0;
+    ThreadId id;
+    Epoch epoch = 0;
+    bool is_ours = false;  ///< this engine owns it; else nobody alive does
+    TtlStrategy strategy = TtlStrategy::delete_thread;
+    std::int64_t expires_at_us = 0;
+    Seq rows = 0;  ///< of its journal
+};
+
+/// An Idempotency-Key that a client gave, and what its first request makes of it.
+struct KeyClaim {
+    std::string key;  ///< with its scope, hashed: 1 to kKeyBytesMax bytes
+    ThreadId thread;
+    RunId run;
+    base::Duration kept{};  ///< from now, by the database's clock; above 0, at most kTtlMax
+};
+struct KeyHolder {
+    ThreadId thread;
+    RunId run;
+    bool is_new = false;  ///< this claim's own, or a repeat of it after a lost connection
 };
 
 struct EngineRow {
@@ -216,10 +283,26 @@ public:
     ///         not_found    no such thread (deleted)
     virtual void write(ThreadWrite write, Completion<Status> done) = 0;
 
+    // ---- retention (ADR 0008)
+
+    /// Threads whose time to live is over, that have no unfinished run and belong to this engine or
+    /// to nobody alive; longest expired first. Claims nothing.
+    /// @param limit 1..1000
+    virtual void find_expired(std::int32_t limit,
+                              Completion<Result<std::vector<ExpiredThread>>> done) = 0;
+    /// Whose the key is: the thread and run of the first claim, until its time is over and that run
+    /// has ended; then those of the next. What becomes of the run is not looked at. Not durable by
+    /// itself, but never lost once a later write of this store is durable.
+    virtual void claim_key(KeyClaim claim, Completion<Result<KeyHolder>> done) = 0;
+    /// Deletes keys whose time is over. @return how many, at most `limit` (1..1000)
+    virtual void delete_expired_keys(std::int32_t limit, Completion<Result<std::int32_t>> done) = 0;
+
     // ---- reading; needs no ownership and sees what is committed
 
     virtual void load_thread(ThreadId thread, Completion<Result<ThreadRow>> done) = 0;
     /// The rows base..seq from which the state at `seq` is built, ascending.
+    /// Where older rows were pruned, the chain begins with the oldest that is left, and that is
+    /// the base of its rows.
     /// @param at  kNoSeq means the thread's head; an empty vector if the thread has no checkpoint
     /// @return not_found if there is no such thread or row
     virtual void load_chain(ThreadId thread,
@@ -241,6 +324,7 @@ public:
     virtual void list_runs(ThreadId thread,
                            RunFilter filter,
                            Completion<Result<std::vector<RunRow>>> done) = 0;
+    /// Neither this nor count_threads sees temporary threads.
     virtual void search_threads(ThreadFilter filter,
                                 Completion<Result<std::vector<ThreadRow>>> done) = 0;
     virtual void count_threads(ThreadFilter filter, Completion<Result<std::int64_t>> done) = 0;

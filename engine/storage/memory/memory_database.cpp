@@ -119,6 +119,7 @@ Result<ClaimOutcome> Database::claim(const EngineId& engine,
         row.metadata = claim.metadata;
         row.created_at_us = clock_.unix_us();
         row.updated_at_us = row.created_at_us;
+        set_ttl(row, claim.ttl);
         thread_of_key_[row.key] = row.id;
         outcome.kind = ClaimOutcome::Kind::created;
     } else if (is_owned_by_another(at->second, engine, lease)) {
@@ -182,7 +183,15 @@ Status Database::check_conflicts(const Thread& thread, const ThreadWrite& write)
 
 void Database::apply(Thread& thread, const ThreadWrite& write) {
     auto& row = thread.row;
+    if (write.prune) {
+        prune(thread, *write.prune);
+        return;
+    }
     row.updated_at_us = clock_.unix_us();
+    touch(row);
+    if (write.ttl) {
+        set_ttl(row, write.ttl);
+    }
     if (write.status) {
         row.status = *write.status;
     }
@@ -195,6 +204,7 @@ void Database::apply(Thread& thread, const ThreadWrite& write) {
     if (write.rollback_to) {
         thread.journal.erase(thread.journal.upper_bound(*write.rollback_to), thread.journal.end());
         row.head = *write.rollback_to;
+        row.first = std::min(row.first, row.head + 1);
     }
     for (const auto& step : write.journal) {
         thread.journal.emplace(step.seq, step);
@@ -238,6 +248,9 @@ Status Database::write(const EngineId& engine, const ThreadWrite& write) {
         return base::Error{base::ErrorCode::stale_epoch, "another engine has claimed the thread"};
     }
     if (write.delete_thread) {
+        if (write.if_expires_at_us != 0 && thread.row.expires_at_us != write.if_expires_at_us) {
+            return base::Error{base::ErrorCode::stale_epoch, "the thread expires at another time"};
+        }
         for (const auto& [id, run] : thread.runs) {
             thread_of_run_.erase(id);
         }
@@ -250,6 +263,107 @@ Status Database::write(const EngineId& engine, const ThreadWrite& write) {
     }
     apply(thread, write);
     return base::ok();
+}
+
+// ---- retention
+
+void Database::set_ttl(ThreadRow& row, const std::optional<ThreadTtl>& ttl) const {
+    row.ttl = ttl;
+    row.expires_at_us = ttl ? clock_.unix_us() + microseconds(ttl->after) : 0;
+}
+
+// Moves the end on by a tenth of the time to live at least, or not at all: in a database with
+// indexes it is then seldom that a write touches one.
+void Database::touch(ThreadRow& row) const {
+    if (!row.ttl) {
+        return;
+    }
+    const auto after = microseconds(row.ttl->after);
+    const auto end = clock_.unix_us() + after;
+    if (row.expires_at_us < end - after / 10) {
+        row.expires_at_us = end;
+    }
+}
+
+void Database::prune(Thread& thread, const JournalPrune& prune) {
+    auto& journal = thread.journal;
+    auto& row = thread.row;
+    row.first = std::max(row.first, prune.first);
+    if (const auto at = journal.find(prune.first); at != journal.end() && !prune.snapshot.empty()) {
+        at->second.data = prune.snapshot;
+    }
+    journal.erase(journal.begin(), journal.lower_bound(prune.delete_below));
+    if (prune.stop_ttl) {
+        row.expires_at_us = 0;
+    }
+    const auto since = clock_.unix_us() - microseconds(prune.runs_kept);
+    std::erase_if(thread.runs, [&](const auto& each) {
+        const auto& [id, run] = each;
+        const bool goes = is_final(run.status) && run.updated_at_us < since &&
+                          std::none_of(journal.lower_bound(row.first), journal.end(),
+                                       [&](const auto& at) { return at.second.run_id == id; });
+        if (goes) {
+            thread_of_run_.erase(id);
+        }
+        return goes;
+    });
+}
+
+std::vector<ExpiredThread> Database::find_expired(const EngineId& engine,
+                                                  std::int32_t limit,
+                                                  base::Duration lease) const {
+    const std::lock_guard lock{mutex_};
+    std::vector<ExpiredThread> found;
+    const auto is_unfinished = [](const auto& run) { return !is_final(run.second.status); };
+    for (const auto& [id, thread] : threads_) {
+        const auto& row = thread.row;
+        if (row.expires_at_us == 0 || row.expires_at_us > clock_.unix_us() ||
+            is_owned_by_another(thread, engine, lease) ||
+            std::any_of(thread.runs.begin(), thread.runs.end(), is_unfinished)) {
+            continue;
+        }
+        found.push_back({row.key, id, thread.epoch, thread.owner == engine, row.ttl->strategy,
+                         row.expires_at_us, row.head - row.first + 1});
+    }
+    std::sort(found.begin(), found.end(), [](const ExpiredThread& a, const ExpiredThread& b) {
+        return std::tie(a.expires_at_us, a.key) < std::tie(b.expires_at_us, b.key);
+    });
+    cut_page(found, limit, 0);
+    return found;
+}
+
+bool Database::is_free(const Key& key) const {
+    if (key.expires_at_us > clock_.unix_us()) {
+        return false;
+    }
+    const auto thread = thread_of_run_.find(key.run);
+    return thread == thread_of_run_.end() ||
+           is_final(threads_.at(thread->second).runs.at(key.run).status);
+}
+
+KeyHolder Database::claim_key(const KeyClaim& claim) {
+    const std::lock_guard lock{mutex_};
+    const auto [at, is_new] = keys_.try_emplace(claim.key);
+    auto& key = at->second;
+    if (is_new || is_free(key)) {
+        key = Key{claim.thread, claim.run, clock_.unix_us() + microseconds(claim.kept)};
+        return KeyHolder{key.thread, key.run, true};
+    }
+    return KeyHolder{key.thread, key.run, false};
+}
+
+std::int32_t Database::delete_expired_keys(std::int32_t limit) {
+    const std::lock_guard lock{mutex_};
+    std::int32_t deleted = 0;
+    for (auto at = keys_.begin(); at != keys_.end() && deleted < limit;) {
+        if (is_free(at->second)) {
+            at = keys_.erase(at);
+            ++deleted;
+        } else {
+            ++at;
+        }
+    }
+    return deleted;
 }
 
 // ---- reading
@@ -270,12 +384,14 @@ Result<ThreadRow> Database::load_thread(const ThreadId& thread) const {
 
 Result<std::vector<JournalRow>> Database::chain(const Thread& thread, Seq at) const {
     const auto last = thread.journal.find(at);
-    if (last == thread.journal.end()) {
+    if (last == thread.journal.end() || at < thread.row.first) {
         return not_found("checkpoint");
     }
+    const auto first = std::max(last->second.base, thread.row.first);
     std::vector<JournalRow> rows;
-    for (auto row = thread.journal.lower_bound(last->second.base); row != std::next(last); ++row) {
+    for (auto row = thread.journal.lower_bound(first); row != std::next(last); ++row) {
         rows.push_back(row->second);
+        rows.back().base = std::max(rows.back().base, thread.row.first);
     }
     return rows;
 }
@@ -323,9 +439,12 @@ Result<std::vector<JournalRow>> Database::list_journal(const ThreadId& thread,
     const auto end = before == kNoSeq ? journal.end() : journal.lower_bound(before);
     std::vector<JournalRow> rows;
     for (auto row = std::make_reverse_iterator(end);
-         row != journal.rend() && rows.size() < static_cast<std::size_t>(limit); ++row) {
+         row != journal.rend() && row->first >= found->row.first &&
+         rows.size() < static_cast<std::size_t>(limit);
+         ++row) {
         rows.push_back(row->second);
         rows.back().data.clear();
+        rows.back().base = std::max(rows.back().base, found->row.first);
     }
     return rows;
 }
@@ -382,6 +501,9 @@ std::vector<const Database::Thread*> Database::matching(const ThreadFilter& filt
     }
     std::vector<const Thread*> found;
     for (const auto& [id, thread] : threads_) {
+        if (thread.row.ttl && thread.row.ttl->strategy == TtlStrategy::temporary) {
+            continue;
+        }
         if (!filter.ids.empty() &&
             std::find(filter.ids.begin(), filter.ids.end(), id) == filter.ids.end()) {
             continue;

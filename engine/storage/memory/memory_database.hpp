@@ -27,6 +27,12 @@ public:
     std::vector<ThreadId> find_orphans(std::int32_t limit, base::Duration lease) const;
     Status write(const EngineId& engine, const ThreadWrite& write);
 
+    std::vector<ExpiredThread> find_expired(const EngineId& engine,
+                                            std::int32_t limit,
+                                            base::Duration lease) const;
+    KeyHolder claim_key(const KeyClaim& claim);
+    std::int32_t delete_expired_keys(std::int32_t limit);
+
     Result<ThreadRow> load_thread(const ThreadId& thread) const;
     Result<std::vector<JournalRow>> load_chain(const ThreadId& thread, Seq at) const;
     Result<std::vector<JournalRow>> load_chain_of(const ThreadId& thread,
@@ -53,6 +59,16 @@ private:
         std::unordered_map<RunId, RunRow> runs;
     };
 
+    struct Key {
+        ThreadId thread;
+        RunId run;
+        std::int64_t expires_at_us = 0;
+    };
+
+    [[nodiscard]] bool is_free(const Key& key) const;
+    void set_ttl(ThreadRow& row, const std::optional<ThreadTtl>& ttl) const;
+    void touch(ThreadRow& row) const;
+    void prune(Thread& thread, const JournalPrune& prune);
     [[nodiscard]] bool is_alive(const Engine& engine, base::Duration lease) const;
     [[nodiscard]] bool is_owned_by_another(const Thread& thread,
                                            const EngineId& engine,
@@ -69,6 +85,7 @@ private:
     std::unordered_map<ThreadId, Thread> threads_;
     std::unordered_map<ThreadKey, ThreadId> thread_of_key_;
     std::unordered_map<RunId, ThreadId> thread_of_run_;
+    std::unordered_map<std::string, Key> keys_;
     ThreadKey last_key_ = 0;
 };
 

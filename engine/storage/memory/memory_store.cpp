@@ -66,6 +66,29 @@ public:
         done(std::move(written));
     }
 
+    void find_expired(std::int32_t limit,
+                      Completion<Result<std::vector<ExpiredThread>>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        done(database_.find_expired(engine(), limit, limits_.lease));
+    }
+    void claim_key(KeyClaim claim, Completion<Result<KeyHolder>> done) override {
+        if (auto checked = check_key(claim); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        done(database_.claim_key(claim));
+    }
+    void delete_expired_keys(std::int32_t limit, Completion<Result<std::int32_t>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        done(database_.delete_expired_keys(limit));
+    }
+
     void load_thread(ThreadId thread, Completion<Result<ThreadRow>> done) override {
         done(database_.load_thread(thread));
     }

@@ -75,8 +75,30 @@ CREATE INDEX runs_open ON runs (thread_key) WHERE is_open;
 // comes too late (writer.cpp).
 constexpr const char* kVersion2 = "ALTER TABLE threads ADD COLUMN batch bigint NOT NULL DEFAULT 0";
 
+// Retention (ADR 0008): when threads expire, where their journals begin, whose an Idempotency-Key
+// is. Of the indexes none is touched by a step: expires_at moves seldom. Temporary threads are not
+// searched for and stay out of the index of searches.
+constexpr const char* kRetention = R"sql(
+ALTER TABLE threads
+    ADD COLUMN first_seq bigint NOT NULL DEFAULT 0,
+    ADD COLUMN ttl bigint,
+    ADD COLUMN expires_at bigint,
+    ADD COLUMN ttl_strategy smallint;
+CREATE INDEX threads_expires_at ON threads (expires_at) WHERE expires_at IS NOT NULL;
+DROP INDEX threads_created_at;
+CREATE INDEX threads_created_at ON threads (created_at) WHERE ttl_strategy IS DISTINCT FROM 2;
+
+CREATE TABLE idempotency_keys (
+    expires_at bigint NOT NULL,
+    thread_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    key bytea PRIMARY KEY
+);
+CREATE INDEX idempotency_keys_expires_at ON idempotency_keys (expires_at);
+)sql";
+
 // The text at index N brings the schema from version N to N + 1.
-constexpr std::array<const char*, 2> kMigrations{kVersion1, kVersion2};
+constexpr std::array<const char*, 3> kMigrations{kVersion1, kVersion2, kRetention};
 constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
 
 void migrate_in(pqxx::work& transaction) {

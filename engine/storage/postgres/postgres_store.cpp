@@ -147,6 +147,38 @@ public:
             rows, bytes);
     }
 
+    void find_expired(std::int32_t limit,
+                      Completion<Result<std::vector<ExpiredThread>>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [limit, id = engine(), lease = limits_.lease](Connection& connection,
+                                                          base::Instant deadline) {
+                return postgres::find_expired(connection, id, lease, limit, deadline);
+            });
+    }
+    void claim_key(KeyClaim claim, Completion<Result<KeyHolder>> done) override {
+        if (auto checked = check_key(claim); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done),
+            [claim = std::move(claim)](Connection& connection, base::Instant deadline) {
+                return postgres::claim_key(connection, claim, deadline);
+            });
+    }
+    void delete_expired_keys(std::int32_t limit, Completion<Result<std::int32_t>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        run(readers_, std::move(done), [limit](Connection& connection, base::Instant deadline) {
+            return postgres::delete_expired_keys(connection, limit, deadline);
+        });
+    }
+
     void load_thread(ThreadId thread, Completion<Result<ThreadRow>> done) override {
         run(readers_, std::move(done), [thread](Connection& connection, base::Instant deadline) {
             return postgres::load_thread(connection, thread, deadline);

@@ -51,7 +51,8 @@ Result<std::vector<JournalRow>> read_chain(const pqxx::result& rows, bool is_of_
 
 // The conditions of a filter as text and their values as parameters, in the same order.
 std::string conditions(const ThreadFilter& filter, Parameters& parameters) {
-    std::string sql = " WHERE true";
+    // Temporary threads are not for others to see.
+    std::string sql = " WHERE t.ttl_strategy IS DISTINCT FROM 2";
     const auto next = [&parameters] { return "$" + std::to_string(parameters.values().size()); };
     if (!filter.ids.empty()) {
         BinaryArray ids{ElementType::uuid};
@@ -107,6 +108,58 @@ Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
                                              }
                                              return threads;
                                          });
+}
+
+Answer<std::vector<ExpiredThread>> find_expired(Connection& connection,
+                                                const EngineId& engine,
+                                                base::Duration lease,
+                                                std::int32_t limit,
+                                                base::Instant deadline) {
+    Parameters parameters;
+    parameters.add(engine);
+    parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(lease).count());
+    parameters.add(limit);
+    return answer<std::vector<ExpiredThread>>(
+        connection.execute(kFindExpired, parameters, deadline), [](const pqxx::result& rows) {
+            std::vector<ExpiredThread> found;
+            for (const auto& row : rows) {
+                found.push_back({row[0].as<ThreadKey>(), ThreadId{read_uuid(row[1])},
+                                 row[2].as<Epoch>(), row[3].as<bool>(),
+                                 static_cast<TtlStrategy>(row[4].as<int>()),
+                                 row[5].as<std::int64_t>(), row[6].as<Seq>()});
+            }
+            return found;
+        });
+}
+
+Answer<KeyHolder> claim_key(Connection& connection, const KeyClaim& claim, base::Instant deadline) {
+    Parameters parameters;
+    parameters.add_bytes(claim.key).add(claim.thread).add(claim.run);
+    parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(claim.kept).count());
+    for (;;) {
+        auto executed = connection.execute(kClaimKey, parameters, deadline);
+        const bool again =
+            executed.fate == Fate::retry || (executed.fate == Fate::done && executed.rows.empty());
+        if (again && base::system_clock().now() < deadline) {
+            continue;
+        }
+        return answer<KeyHolder>(
+            std::move(executed), [&claim](const pqxx::result& rows) -> Result<KeyHolder> {
+                if (rows.empty()) {
+                    return error_of(Fate::timeout);
+                }
+                const RunId run{read_uuid(rows[0][1])};
+                return KeyHolder{ThreadId{read_uuid(rows[0][0])}, run, run == claim.run};
+            });
+    }
+}
+
+Answer<std::int32_t> delete_expired_keys(Connection& connection,
+                                         std::int32_t limit,
+                                         base::Instant deadline) {
+    return answer<std::int32_t>(
+        connection.execute(kDeleteExpiredKeys, Parameters{}.add(limit), deadline),
+        [](const pqxx::result& rows) { return rows[0][0].as<std::int32_t>(); });
 }
 
 Answer<ThreadRow> load_thread(Connection& connection,

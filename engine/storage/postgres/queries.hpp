@@ -16,6 +16,15 @@ Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
                                            base::Duration lease,
                                            std::int32_t limit,
                                            base::Instant deadline);
+Answer<std::vector<ExpiredThread>> find_expired(Connection& connection,
+                                                const EngineId& engine,
+                                                base::Duration lease,
+                                                std::int32_t limit,
+                                                base::Instant deadline);
+Answer<KeyHolder> claim_key(Connection& connection, const KeyClaim& claim, base::Instant deadline);
+Answer<std::int32_t> delete_expired_keys(Connection& connection,
+                                         std::int32_t limit,
+                                         base::Instant deadline);
 Answer<ThreadRow> load_thread(Connection& connection,
                               const ThreadId& thread,
                               base::Instant deadline);

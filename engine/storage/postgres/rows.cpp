@@ -40,6 +40,12 @@ ThreadRow read_thread(const pqxx::row& row, int first) {
     thread.updated_at_us = row[first + 5].as<std::int64_t>();
     thread.metadata = read_text(row[first + 6]);
     thread.interrupts = read_text(row[first + 7]);
+    thread.first = row[first + 8].as<Seq>();
+    if (!row[first + 9].is_null()) {
+        thread.ttl = ThreadTtl{static_cast<TtlStrategy>(row[first + 10].as<int>()),
+                               std::chrono::microseconds{row[first + 9].as<std::int64_t>()}};
+        thread.expires_at_us = row[first + 11].as<std::int64_t>(0);
+    }
     return thread;
 }
 

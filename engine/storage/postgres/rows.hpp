@@ -9,13 +9,15 @@ namespace heddle::storage::postgres {
 
 #define HEDDLE_PG_THREAD                                                                        \
     "t.thread_key, t.thread_id, t.status, t.head_seq, t.created_at, t.updated_at, t.metadata, " \
-    "t.interrupts"
-#define HEDDLE_PG_JOURNAL \
-    "j.seq, j.parent, j.base, j.checkpoint_id, j.run_id, j.step, j.created_at, j.head"
+    "t.interrupts, t.first_seq, t.ttl, t.ttl_strategy, t.expires_at"
+// With `t` beside it: where older rows were pruned, the chains of the others begin at first_seq.
+#define HEDDLE_PG_JOURNAL                                                                 \
+    "j.seq, j.parent, greatest(j.base, t.first_seq), j.checkpoint_id, j.run_id, j.step, " \
+    "j.created_at, j.head"
 #define HEDDLE_PG_RUN                                                             \
     "r.run_id, r.assistant_id, r.status, r.attempt, r.created_at, r.updated_at, " \
     "r.multitask_strategy, r.request_hash, r.error, r.metadata, r.kwargs"
-inline constexpr int kThreadColumns = 8;
+inline constexpr int kThreadColumns = 12;
 inline constexpr int kJournalColumns = 8;
 inline constexpr int kRunColumns = 11;
 

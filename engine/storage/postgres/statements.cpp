@@ -1,21 +1,9 @@
 #include "engine/storage/postgres/statements.hpp"
 
 #include "engine/storage/postgres/rows.hpp"
+#include "engine/storage/postgres/statement_parts.hpp"
 
 namespace heddle::storage::postgres {
-
-// Of what need not survive a crash of the server.
-#define HEDDLE_PG_NO_FSYNC "set_config('synchronous_commit', 'off', true)"
-#define HEDDLE_PG_NOW "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
-// Whether nobody alive but `$1` owns the thread; the lease is parameter `lease`. If it is $1's,
-// this claim must not be one that was overtaken by a later one or by a write.
-#define HEDDLE_PG_IS_FREE(lease)                                                          \
-    "(t.owner IS NULL OR CASE WHEN t.owner = $1 THEN t.batch < $9::int8 ELSE NOT EXISTS " \
-    "(SELECT 1 FROM heddle.engines e WHERE e.engine_id = t.owner "                        \
-    "AND e.heartbeat_at >= " HEDDLE_PG_NOW " - " lease ") END)"
-// "IS TRUE" keeps the planner from turning the test into a join, whose order and method would
-// follow guesses about the arrays: so it is a hash that is made once and probed per row.
-#define HEDDLE_PG_IN_OK(key) "(" key " IN (SELECT key FROM ok)) IS TRUE"
 
 // A whole batch, one transaction, one round trip. Only threads in `ok` are changed; what comes back
 // are the others, and whether they exist at all.
@@ -25,7 +13,12 @@ const Statement kWrite{"write",
     "metadata = coalesce(i.metadata::jsonb, t.metadata), "
     "interrupts = coalesce(i.interrupts, t.interrupts), "
     "head_seq = coalesce(i.head, t.head_seq), "
-    "owner = CASE WHEN i.release THEN NULL ELSE t.owner END, batch = $39::int8 "
+    "owner = CASE WHEN i.release THEN NULL ELSE t.owner END, batch = $39::int8, "
+    // Moved on by a tenth of the time to live at least, or not at all: so it is seldom that a step
+    // touches an index.
+    "expires_at = CASE WHEN t.ttl IS NULL THEN NULL "
+    "WHEN coalesce(t.expires_at, 0) < " HEDDLE_PG_BEGUN " + t.ttl - t.ttl / 10 "
+    "THEN " HEDDLE_PG_BEGUN " + t.ttl ELSE t.expires_at END "
     "FROM unnest($3::int8[], $4::int8[], $5::int2[], $6::text[], $7::text[], $8::int8[], "
     "$9::bool[]) AS i (key, epoch, status, metadata, interrupts, head, release) "
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
@@ -60,10 +53,11 @@ const Statement kWrite{"write",
 
 const Statement kDelete{
     "delete",
-    "WITH ok AS (DELETE FROM heddle.threads t USING unnest($2::int8[], $3::int8[]) AS i (key, "
-    "epoch) "
+    "WITH ok AS (DELETE FROM heddle.threads t USING unnest($2::int8[], $3::int8[], $5::int8[]) "
+    "AS i (key, epoch, expires_at) "
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
-    "AND t.batch < $4::int8 RETURNING t.thread_key AS key), "
+    "AND t.batch < $4::int8 AND (i.expires_at = 0 OR t.expires_at = i.expires_at) RETURNING "
+    "t.thread_key AS key), "
     "j AS (DELETE FROM heddle.journal USING ok WHERE journal.thread_key = ok.key), "
     "r AS (DELETE FROM heddle.runs USING ok WHERE runs.thread_key = ok.key) "
     "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
@@ -72,7 +66,8 @@ const Statement kDelete{
 const Statement kRollBack{
     "roll_back",
     "WITH ok AS (UPDATE heddle.threads t SET updated_at = $2::int8, head_seq = i.seq, "
-    "batch = $8::int8 FROM unnest($3::int8[], $4::int8[], $5::int8[]) AS i (key, epoch, seq) "
+    "first_seq = least(t.first_seq, i.seq + 1), batch = $8::int8 "
+    "FROM unnest($3::int8[], $4::int8[], $5::int8[]) AS i (key, epoch, seq) "
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
     "AND t.batch < $8 RETURNING t.thread_key AS key, i.seq), "
     "j AS (DELETE FROM heddle.journal l USING ok WHERE l.thread_key = ok.key AND l.seq > ok.seq), "
@@ -107,10 +102,12 @@ const Statement kClaim{
     "claim",
     "WITH created AS (INSERT INTO heddle.threads AS t (thread_key, thread_id, owner, epoch, "
     "status, "
-    "head_seq, created_at, updated_at, batch, metadata, interrupts) "
+    "head_seq, created_at, updated_at, batch, metadata, interrupts, ttl, ttl_strategy, expires_at) "
     "SELECT i.key, i.thread_id, $1::uuid, 1, 0, -1, $2::int8, $2, $9::int8, i.metadata::jsonb, "
-    "'{}' "
-    "FROM unnest($4::uuid[], $5::text[], $6::int8[]) AS i (thread_id, metadata, key) "
+    "'{}', i.ttl, i.strategy, " HEDDLE_PG_BEGUN
+    " + i.ttl "
+    "FROM unnest($4::uuid[], $5::text[], $6::int8[], $10::int8[], $11::int2[]) "
+    "AS i (thread_id, metadata, key, ttl, strategy) "
     "ON CONFLICT (thread_id) DO UPDATE SET owner = $1, epoch = t.epoch + 1, batch = $9 "
     "WHERE " HEDDLE_PG_IS_FREE(
         "$3::int8") " RETURNING " HEDDLE_PG_THREAD
@@ -190,25 +187,27 @@ const Statement kLoadThread{"load_thread", "SELECT " HEDDLE_PG_THREAD
 const Statement kLoadChain{
     "load_chain",
     "SELECT " HEDDLE_PG_JOURNAL
-    ", j.data, t.head_seq FROM heddle.threads t LEFT JOIN LATERAL (SELECT h.base, h.seq FROM "
-    "heddle.journal h "
+    ", j.data, t.head_seq FROM heddle.threads t LEFT JOIN LATERAL (SELECT greatest(h.base, "
+    "t.first_seq) AS base, h.seq FROM heddle.journal h "
     "WHERE h.thread_key = t.thread_key AND h.seq = CASE WHEN $2::int8 < 0 THEN t.head_seq "
-    "ELSE $2 END) h ON true LEFT JOIN heddle.journal j ON j.thread_key = t.thread_key "
+    "ELSE $2 END AND h.seq >= t.first_seq) h ON true LEFT JOIN heddle.journal j ON j.thread_key = "
+    "t.thread_key "
     "AND j.seq BETWEEN h.base AND h.seq WHERE t.thread_id = $1::uuid ORDER BY j.seq"};
 const Statement kLoadChainOf{
     "load_chain_of",
     "SELECT " HEDDLE_PG_JOURNAL
-    ", j.data, 0 FROM heddle.threads t LEFT JOIN LATERAL (SELECT h.base, h.seq FROM heddle.journal "
-    "h "
-    "WHERE h.thread_key = t.thread_key AND h.checkpoint_id = $2::uuid ORDER BY h.seq DESC "
+    ", j.data, 0 FROM heddle.threads t LEFT JOIN LATERAL (SELECT greatest(h.base, t.first_seq) "
+    "AS base, h.seq FROM heddle.journal h WHERE h.thread_key = t.thread_key "
+    "AND h.seq >= t.first_seq AND h.checkpoint_id = $2::uuid ORDER BY h.seq DESC "
     "LIMIT 1) h ON true LEFT JOIN heddle.journal j ON j.thread_key = t.thread_key "
     "AND j.seq BETWEEN h.base AND h.seq WHERE t.thread_id = $1::uuid ORDER BY j.seq"};
-const Statement kListJournal{"list_journal",
-                             "SELECT " HEDDLE_PG_JOURNAL
-                             " FROM heddle.threads t LEFT JOIN LATERAL (SELECT * FROM "
-                             "heddle.journal l WHERE l.thread_key = t.thread_key "
-                             "AND l.seq < $2::int8 ORDER BY l.seq DESC LIMIT $3::int8) j ON true "
-                             "WHERE t.thread_id = $1::uuid ORDER BY j.seq DESC"};
+const Statement kListJournal{
+    "list_journal",
+    "SELECT " HEDDLE_PG_JOURNAL
+    " FROM heddle.threads t LEFT JOIN LATERAL (SELECT * FROM "
+    "heddle.journal l WHERE l.thread_key = t.thread_key "
+    "AND l.seq < $2::int8 AND l.seq >= t.first_seq ORDER BY l.seq DESC LIMIT $3::int8) j ON true "
+    "WHERE t.thread_id = $1::uuid ORDER BY j.seq DESC"};
 const Statement kLoadRun{"load_run", "SELECT " HEDDLE_PG_RUN
                                      " FROM heddle.threads t LEFT JOIN heddle.runs r ON "
                                      "r.thread_key = t.thread_key AND r.run_id = $2::uuid "
@@ -227,10 +226,12 @@ const Statement kListRuns{
 
 void prepare_all(pqxx::connection& session) {
     for (const auto* statement :
-         {&kWrite,     &kDelete,      &kRollBack,    &kFence,       &kHasJournal,  &kHasRun,
-          &kNextKeys,  &kClaim,       &kOpenRuns,    &kOwners,      &kEvict,       &kRegister,
-          &kHeartbeat, &kHasEngine,   &kUnregister,  &kListEngines, &kFindOrphans, &kLoadThread,
-          &kLoadChain, &kLoadChainOf, &kListJournal, &kLoadRun,     &kFindRun,     &kListRuns}) {
+         {&kPrune,       &kSetTtl,      &kFindExpired, &kClaimKey,  &kDeleteExpiredKeys,
+          &kWrite,       &kDelete,      &kRollBack,    &kFence,     &kHasJournal,
+          &kHasRun,      &kNextKeys,    &kClaim,       &kOpenRuns,  &kOwners,
+          &kEvict,       &kRegister,    &kHeartbeat,   &kHasEngine, &kUnregister,
+          &kListEngines, &kFindOrphans, &kLoadThread,  &kLoadChain, &kLoadChainOf,
+          &kListJournal, &kLoadRun,     &kFindRun,     &kListRuns}) {
         session.prepare(statement->name, statement->sql);
     }
 }

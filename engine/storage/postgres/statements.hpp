@@ -14,6 +14,8 @@ struct Statement {
 extern const Statement kWrite;
 extern const Statement kDelete;
 extern const Statement kRollBack;
+extern const Statement kPrune;
+extern const Statement kSetTtl;
 extern const Statement kFence;
 extern const Statement kHasJournal;
 extern const Statement kHasRun;
@@ -28,6 +30,9 @@ extern const Statement kHasEngine;
 extern const Statement kUnregister;
 extern const Statement kListEngines;
 extern const Statement kFindOrphans;
+extern const Statement kFindExpired;
+extern const Statement kClaimKey;
+extern const Statement kDeleteExpiredKeys;
 extern const Statement kLoadThread;
 extern const Statement kLoadChain;
 extern const Statement kLoadChainOf;

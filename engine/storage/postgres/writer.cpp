@@ -33,6 +33,10 @@ void set_all(std::span<WriteOperation* const> writes, const base::Error& error) 
     }
 }
 
+std::int64_t microseconds(base::Duration duration) {
+    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+}
+
 base::Error stale() {
     return base::Error{base::ErrorCode::stale_epoch, "another engine has claimed the thread"};
 }
@@ -119,6 +123,8 @@ void Writer::commit(std::span<Operation> part) {
     std::vector<ClaimOperation*> claims;
     std::vector<WriteOperation*> writes;
     std::vector<WriteOperation*> rollbacks;
+    std::vector<WriteOperation*> prunes;
+    std::vector<WriteOperation*> ttls;
     std::vector<WriteOperation*> removals;
     auto deadline = base::Instant::max();
     for (auto& operation : part) {
@@ -126,6 +132,8 @@ void Writer::commit(std::span<Operation> part) {
         if (auto* body = std::get_if<WriteOperation>(&operation.body)) {
             auto& kind = body->write.delete_thread ? removals
                          : body->write.rollback_to ? rollbacks
+                         : body->write.prune       ? prunes
+                         : body->write.ttl         ? ttls
                                                    : writes;
             kind.push_back(body);
         } else {
@@ -140,6 +148,12 @@ void Writer::commit(std::span<Operation> part) {
     }
     if (!rollbacks.empty()) {
         roll_back(rollbacks, deadline);
+    }
+    if (!prunes.empty()) {
+        prune(prunes, deadline);
+    }
+    if (!ttls.empty()) {
+        set_ttl(ttls, deadline);
     }
     if (!removals.empty()) {
         remove(removals, deadline);
@@ -188,13 +202,15 @@ void Writer::remove(Writes writes, base::Instant deadline) {
     settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
         BinaryArray keys{ElementType::int8};
         BinaryArray epochs{ElementType::int8};
+        BinaryArray expiries{ElementType::int8};
         for (const auto* operation : part) {
             keys.add_int8(operation->write.key);
             epochs.add_int8(operation->write.epoch);
+            expiries.add_int8(operation->write.if_expires_at_us);
         }
         Parameters parameters;
         parameters.add(part.front()->engine).add(std::move(keys)).add(std::move(epochs));
-        parameters.add(number);
+        parameters.add(number).add(std::move(expiries));
         return connection.execute(kDelete, parameters, deadline);
     });
 }
@@ -221,6 +237,62 @@ void Writer::roll_back(Writes writes, base::Instant deadline) {
         parameters.add(std::move(keys)).add(std::move(epochs)).add(std::move(seqs));
         parameters.add(std::move(run_keys)).add(std::move(runs)).add(number);
         return connection.execute(kRollBack, parameters, deadline);
+    });
+}
+
+void Writer::prune(Writes writes, base::Instant deadline) {
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
+        BinaryArray keys{ElementType::int8};
+        BinaryArray epochs{ElementType::int8};
+        BinaryArray firsts{ElementType::int8};
+        BinaryArray belows{ElementType::int8};
+        BinaryArray kept{ElementType::int8};
+        BinaryArray stops{ElementType::boolean};
+        BinaryArray snapshots{ElementType::bytea};
+        for (const auto* operation : part) {
+            const auto& write = operation->write;
+            keys.add_int8(write.key);
+            epochs.add_int8(write.epoch);
+            firsts.add_int8(write.prune->first);
+            belows.add_int8(write.prune->delete_below);
+            kept.add_int8(microseconds(write.prune->runs_kept));
+            stops.add_bool(write.prune->stop_ttl);
+            if (write.prune->snapshot.empty()) {
+                snapshots.add_null();
+            } else {
+                snapshots.add_bytes(write.prune->snapshot);
+            }
+        }
+        Parameters parameters;
+        parameters.add(part.front()->engine);
+        for (auto* array : {&keys, &epochs, &firsts, &belows, &kept, &stops, &snapshots}) {
+            parameters.add(std::move(*array));
+        }
+        parameters.add(number);
+        return connection.execute(kPrune, parameters, deadline);
+    });
+}
+
+void Writer::set_ttl(Writes writes, base::Instant deadline) {
+    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
+        BinaryArray keys{ElementType::int8};
+        BinaryArray epochs{ElementType::int8};
+        BinaryArray ttls{ElementType::int8};
+        BinaryArray strategies{ElementType::int2};
+        for (const auto* operation : part) {
+            const auto& write = operation->write;
+            keys.add_int8(write.key);
+            epochs.add_int8(write.epoch);
+            ttls.add_int8(microseconds(write.ttl->after));
+            strategies.add_int2(static_cast<std::int16_t>(write.ttl->strategy));
+        }
+        Parameters parameters;
+        parameters.add(part.front()->engine).add(base::unix_microseconds());
+        for (auto* array : {&keys, &epochs, &ttls, &strategies}) {
+            parameters.add(std::move(*array));
+        }
+        parameters.add(number);
+        return connection.execute(kSetTtl, parameters, deadline);
     });
 }
 

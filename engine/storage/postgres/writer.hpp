@@ -77,6 +77,8 @@ private:
 
     void write(Writes writes, base::Instant deadline);
     void roll_back(Writes writes, base::Instant deadline);
+    void prune(Writes writes, base::Instant deadline);
+    void set_ttl(Writes writes, base::Instant deadline);
     void remove(Writes writes, base::Instant deadline);
     template <class Execute>
     void settle(Writes writes, base::Instant deadline, Execute execute);

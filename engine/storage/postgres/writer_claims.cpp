@@ -86,6 +86,8 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
     BinaryArray new_id{ElementType::uuid};
     BinaryArray new_metadata{ElementType::text};
     BinaryArray new_key{ElementType::int8};
+    BinaryArray new_ttl{ElementType::int8};
+    BinaryArray new_strategy{ElementType::int2};
     BinaryArray old_id{ElementType::uuid};
     bool is_durable = false;
     std::unordered_map<ThreadId, ClaimOperation*> by_id;
@@ -97,6 +99,13 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
             new_id.add(claim.thread_id);
             new_metadata.add_bytes(claim.metadata);
             new_key.add_int8(operation->new_key);
+            if (claim.ttl) {
+                new_ttl.add_int8(microseconds(claim.ttl->after));
+                new_strategy.add_int2(static_cast<std::int16_t>(claim.ttl->strategy));
+            } else {
+                new_ttl.add_null();
+                new_strategy.add_null();
+            }
         } else {
             old_id.add(claim.thread_id);
         }
@@ -106,6 +115,7 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
     parameters.add(microseconds(limits_.lease)).add(std::move(new_id));
     parameters.add(std::move(new_metadata)).add(std::move(new_key)).add(std::move(old_id));
     parameters.add_bool(is_durable).add(next_number());
+    parameters.add(std::move(new_ttl)).add(std::move(new_strategy));
     const auto executed = connection.execute(kClaim, parameters, deadline);
     if (executed.fate != Fate::done) {
         return executed.fate;

@@ -1,5 +1,6 @@
 #include "engine/storage/sqlite/queries.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "engine/storage/sqlite/rows.hpp"
@@ -33,10 +34,19 @@ constexpr const char* kFindOrphans =
     "SELECT thread_id FROM threads t WHERE thread_key IN "
     "(SELECT thread_key FROM runs WHERE status < 2) AND NOT EXISTS (SELECT 1 FROM engines e "
     "WHERE e.engine_id = t.owner AND e.heartbeat_at BETWEEN ?1 AND ?2) LIMIT ?3";
+constexpr const char* kFindExpired =
+    "SELECT thread_key, thread_id, epoch, owner IS ?1, ttl_strategy, expires_at, "
+    "head_seq - first_seq + 1 FROM threads t "
+    "WHERE expires_at <= ?2 AND (owner IS NULL OR owner = ?1 OR NOT EXISTS (SELECT 1 FROM engines "
+    "e "
+    "WHERE e.engine_id = t.owner AND e.heartbeat_at BETWEEN ?3 AND ?4)) AND NOT EXISTS "
+    "(SELECT 1 FROM runs r WHERE r.thread_key = t.thread_key AND r.status < 2) "
+    "ORDER BY expires_at LIMIT ?5";
 constexpr const char* kLoadThread =
     "SELECT " HEDDLE_SQLITE_THREAD_COLUMNS " FROM threads WHERE thread_id = ?1";
 constexpr const char* kThreadOfKey = "SELECT thread_id FROM threads WHERE thread_key = ?1";
-constexpr const char* kFindKey = "SELECT thread_key, head_seq FROM threads WHERE thread_id = ?1";
+constexpr const char* kFindKey =
+    "SELECT thread_key, head_seq, first_seq FROM threads WHERE thread_id = ?1";
 constexpr const char* kFindBase = "SELECT base FROM journal WHERE thread_key = ?1 AND seq = ?2";
 constexpr const char* kFindCheckpoint =
     "SELECT seq FROM journal WHERE thread_key = ?1 AND checkpoint_id = ?2 ORDER BY seq DESC "
@@ -46,7 +56,7 @@ constexpr const char* kLoadChain = "SELECT " HEDDLE_SQLITE_JOURNAL_COLUMNS
                                    "seq BETWEEN ?2 AND ?3 ORDER BY seq";
 constexpr const char* kListJournal = "SELECT " HEDDLE_SQLITE_JOURNAL_COLUMNS
                                      " FROM journal WHERE thread_key = ?1 AND seq < ?2 "
-                                     "ORDER BY seq DESC LIMIT ?3";
+                                     "AND seq >= ?4 ORDER BY seq DESC LIMIT ?3";
 constexpr const char* kFindRun =
     "SELECT " HEDDLE_SQLITE_RUN_COLUMNS ", thread_key FROM runs WHERE run_id = ?1";
 constexpr const char* kListRuns = "SELECT " HEDDLE_SQLITE_RUN_COLUMNS
@@ -60,25 +70,27 @@ base::Error not_found(const char* what) {
 struct Found {
     ThreadKey key;
     Seq head;
+    Seq first;  ///< what is older has been pruned
 };
 std::optional<Found> find_key(Connection& connection, const ThreadId& thread) {
     Query query{connection, kFindKey};
     if (!query.bind(thread).step()) {
         return std::nullopt;
     }
-    return Found{query.integer(0), query.integer(1)};
+    return Found{query.integer(0), query.integer(1), query.integer(2)};
 }
 
-Result<std::vector<JournalRow>> read_chain(Connection& connection, ThreadKey key, Seq at) {
+Result<std::vector<JournalRow>> read_chain(Connection& connection, const Found& thread, Seq at) {
     Query find{connection, kFindBase};
-    if (!find.bind(key).bind(at).step()) {
+    if (at < thread.first || !find.bind(thread.key).bind(at).step()) {
         return not_found("checkpoint");
     }
     std::vector<JournalRow> rows;
     Query query{connection, kLoadChain};
-    query.bind(key).bind(find.integer(0)).bind(at);
+    query.bind(thread.key).bind(std::max(find.integer(0), thread.first)).bind(at);
     while (query.step()) {
         rows.push_back(read_journal(query));
+        rows.back().base = std::max(rows.back().base, thread.first);
         rows.back().data = query.text(kJournalColumns);
     }
     return rows;
@@ -86,7 +98,7 @@ Result<std::vector<JournalRow>> read_chain(Connection& connection, ThreadKey key
 
 // The conditions of a filter; bind_conditions() binds in the same order.
 std::string conditions(const ThreadFilter& filter) {
-    std::string sql = " WHERE 1";
+    std::string sql = " WHERE ttl_strategy IS NOT 2";  // temporary
     if (!filter.ids.empty()) {
         sql += " AND thread_id IN (?";
         for (std::size_t i = 1; i < filter.ids.size(); ++i) {
@@ -160,6 +172,24 @@ std::vector<ThreadId> find_orphans(Connection& connection,
     return threads;
 }
 
+std::vector<ExpiredThread> find_expired(Connection& connection,
+                                        const EngineId& engine,
+                                        const base::Clock& clock,
+                                        base::Duration lease,
+                                        std::int32_t limit) {
+    std::int64_t until = 0;
+    const auto since = alive_since(clock, lease, until);
+    Query query{connection, kFindExpired};
+    query.bind(engine).bind(clock.unix_us()).bind(since).bind(until).bind(limit);
+    std::vector<ExpiredThread> found;
+    while (query.step()) {
+        found.push_back({query.integer(0), ThreadId{query.uuid(1)}, query.integer(2),
+                         query.integer(3) != 0, static_cast<TtlStrategy>(query.integer(4)),
+                         query.integer(5), query.integer(6)});
+    }
+    return found;
+}
+
 Result<ThreadRow> load_thread(Connection& connection, const ThreadId& thread) {
     Query query{connection, kLoadThread};
     if (!query.bind(thread).step()) {
@@ -177,7 +207,7 @@ Result<std::vector<JournalRow>> load_chain(Connection& connection, const ThreadI
     if (at == kNoSeq && found->head == kNoSeq) {
         return std::vector<JournalRow>{};
     }
-    return read_chain(connection, found->key, at == kNoSeq ? found->head : at);
+    return read_chain(connection, *found, at == kNoSeq ? found->head : at);
 }
 
 Result<std::vector<JournalRow>> load_chain_of(Connection& connection,
@@ -192,7 +222,7 @@ Result<std::vector<JournalRow>> load_chain_of(Connection& connection,
     if (!query.bind(found->key).bind(checkpoint).step()) {
         return not_found("checkpoint");
     }
-    return read_chain(connection, found->key, query.integer(0));
+    return read_chain(connection, *found, query.integer(0));
 }
 
 Result<std::vector<JournalRow>> list_journal(Connection& connection,
@@ -206,10 +236,11 @@ Result<std::vector<JournalRow>> list_journal(Connection& connection,
     }
     const Seq end = before == kNoSeq ? std::numeric_limits<Seq>::max() : before;
     Query query{connection, kListJournal};
-    query.bind(found->key).bind(end).bind(limit);
+    query.bind(found->key).bind(end).bind(limit).bind(found->first);
     std::vector<JournalRow> rows;
     while (query.step()) {
         rows.push_back(read_journal(query));
+        rows.back().base = std::max(rows.back().base, found->first);
     }
     return rows;
 }

@@ -14,6 +14,11 @@ std::vector<ThreadId> find_orphans(Connection& connection,
                                    const base::Clock& clock,
                                    base::Duration lease,
                                    std::int32_t limit);
+std::vector<ExpiredThread> find_expired(Connection& connection,
+                                        const EngineId& engine,
+                                        const base::Clock& clock,
+                                        base::Duration lease,
+                                        std::int32_t limit);
 Result<ThreadRow> load_thread(Connection& connection, const ThreadId& thread);
 Result<std::vector<JournalRow>> load_chain(Connection& connection, const ThreadId& thread, Seq at);
 Result<std::vector<JournalRow>> load_chain_of(Connection& connection,

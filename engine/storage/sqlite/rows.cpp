@@ -12,6 +12,12 @@ ThreadRow read_thread(const Query& query) {
     row.updated_at_us = query.integer(5);
     row.metadata = query.text(6);
     row.interrupts = query.text(7);
+    row.first = query.integer(8);
+    if (!query.is_null(9)) {
+        row.ttl = ThreadTtl{static_cast<TtlStrategy>(query.integer(10)),
+                            std::chrono::microseconds{query.integer(9)}};
+        row.expires_at_us = query.integer(11);  // 0 of NULL
+    }
     return row;
 }
 

@@ -59,8 +59,26 @@ CREATE INDEX runs_of_thread ON runs (thread_key, created_at);
 CREATE INDEX runs_open ON runs (thread_key) WHERE status < 2;
 )sql";
 
+// Retention: when threads expire, where their journals begin, whose an Idempotency-Key is.
+constexpr const char* kRetention = R"sql(
+ALTER TABLE threads ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE threads ADD COLUMN ttl INTEGER;
+ALTER TABLE threads ADD COLUMN ttl_strategy INTEGER;
+ALTER TABLE threads ADD COLUMN expires_at INTEGER;
+CREATE INDEX threads_expires_at ON threads (expires_at) WHERE expires_at IS NOT NULL;
+DROP INDEX threads_created_at;
+CREATE INDEX threads_created_at ON threads (created_at) WHERE ttl_strategy IS NOT 2;
+CREATE TABLE idempotency_keys (
+    key BLOB PRIMARY KEY,
+    expires_at INTEGER NOT NULL,
+    thread_id BLOB NOT NULL,
+    run_id BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX idempotency_keys_expires_at ON idempotency_keys (expires_at);
+)sql";
+
 // The text at index N brings a file from version N to N + 1.
-constexpr std::array<const char*, 1> kMigrations{kVersion1};
+constexpr std::array<const char*, 2> kMigrations{kVersion1, kRetention};
 
 std::int64_t version_of(Connection& connection) {
     Query query{connection, std::string{"PRAGMA user_version"}};

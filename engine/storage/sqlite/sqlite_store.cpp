@@ -91,6 +91,27 @@ public:
             rows, bytes);
     }
 
+    void find_expired(std::int32_t limit,
+                      Completion<Result<std::vector<ExpiredThread>>> done) override {
+        read_page(limit, std::move(done), [this, limit, id = engine()](Connection& connection) {
+            return Result{sqlite::find_expired(connection, id, clock_, limits_.lease, limit)};
+        });
+    }
+    void claim_key(KeyClaim claim, Completion<Result<KeyHolder>> done) override {
+        if (auto checked = check_key(claim); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        writer_.submit({sqlite::KeyOperation{std::move(claim), std::move(done)}, {}}, 1, 0);
+    }
+    void delete_expired_keys(std::int32_t limit, Completion<Result<std::int32_t>> done) override {
+        if (auto checked = check_page(limit, 0); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        writer_.submit({sqlite::KeySweep{limit, std::move(done)}, {}}, 1, 0);
+    }
+
     void load_thread(ThreadId thread, Completion<Result<ThreadRow>> done) override {
         read(std::move(done),
              [thread](Connection& connection) { return sqlite::load_thread(connection, thread); });

@@ -24,7 +24,8 @@ constexpr const char* kFindForClaim =
     "SELECT " HEDDLE_SQLITE_THREAD_COLUMNS ", epoch, owner FROM threads WHERE thread_id = ?1";
 constexpr const char* kCreateThread =
     "INSERT INTO threads (thread_id, owner, epoch, status, head_seq, created_at, updated_at, "
-    "metadata, interrupts) VALUES (?1, ?2, 1, 0, -1, ?3, ?3, ?4, '{}')";
+    "metadata, interrupts, ttl, ttl_strategy, expires_at) "
+    "VALUES (?1, ?2, 1, 0, -1, ?3, ?3, ?4, '{}', ?5, ?6, ?3 + ?5)";
 constexpr const char* kTakeThread =
     "UPDATE threads SET owner = ?1, epoch = epoch + 1 WHERE thread_key = ?2";
 constexpr const char* kOpenRuns = "SELECT " HEDDLE_SQLITE_RUN_COLUMNS
@@ -34,7 +35,12 @@ constexpr const char* kOpenRuns = "SELECT " HEDDLE_SQLITE_RUN_COLUMNS
 constexpr const char* kUpdateThread =
     "UPDATE threads SET updated_at = ?1, status = coalesce(?2, status), "
     "metadata = coalesce(?3, metadata), interrupts = coalesce(?4, interrupts), "
-    "head_seq = coalesce(?5, head_seq), owner = CASE ?6 WHEN 1 THEN NULL ELSE owner END "
+    "head_seq = coalesce(?5, head_seq), first_seq = min(first_seq, coalesce(?5, head_seq) + 1), "
+    "owner = CASE ?6 WHEN 1 THEN NULL ELSE owner END, "
+    // Moved on by a tenth of the time to live at least, or not at all: so it is seldom that a step
+    // touches an index.
+    "expires_at = CASE WHEN ttl IS NULL THEN NULL WHEN coalesce(expires_at, 0) < "
+    "?1 + ttl - ttl / 10 THEN ?1 + ttl ELSE expires_at END "
     "WHERE thread_key = ?7 AND epoch = ?8 AND owner = ?9";
 constexpr const char* kHasThread = "SELECT 1 FROM threads WHERE thread_key = ?1";
 constexpr const char* kInsertJournal =
@@ -50,10 +56,48 @@ constexpr const char* kUpdateRun =
 constexpr const char* kDeleteRun = "DELETE FROM runs WHERE run_id = ?1 AND thread_key = ?2";
 
 constexpr const char* kDeleteThread =
-    "DELETE FROM threads WHERE thread_key = ?1 AND epoch = ?2 AND owner = ?3";
+    "DELETE FROM threads WHERE thread_key = ?1 AND epoch = ?2 AND owner = ?3 "
+    "AND (?4 = 0 OR expires_at = ?4)";
 constexpr const char* kDeleteJournal = "DELETE FROM journal WHERE thread_key = ?1";
 constexpr const char* kRollBack = "DELETE FROM journal WHERE thread_key = ?1 AND seq > ?2";
 constexpr const char* kDeleteRuns = "DELETE FROM runs WHERE thread_key = ?1";
+
+constexpr const char* kSetTtl =
+    "UPDATE threads SET updated_at = ?1, ttl = ?2, ttl_strategy = ?3, expires_at = ?1 + ?2 "
+    "WHERE thread_key = ?4 AND epoch = ?5 AND owner = ?6";
+constexpr const char* kSetFirst =
+    "UPDATE threads SET first_seq = max(first_seq, ?1), "
+    "expires_at = CASE ?2 WHEN 1 THEN NULL ELSE expires_at END "
+    "WHERE thread_key = ?3 AND epoch = ?4 AND owner = ?5";
+constexpr const char* kSetSnapshot =
+    "UPDATE journal SET data = ?1 WHERE thread_key = ?2 AND seq = ?3";
+constexpr const char* kPruneJournal = "DELETE FROM journal WHERE thread_key = ?1 AND seq < ?2";
+constexpr const char* kPruneRuns =
+    "DELETE FROM runs WHERE thread_key = ?1 AND status >= 2 AND updated_at < ?2 AND run_id NOT IN "
+    "(SELECT run_id FROM journal WHERE thread_key = ?1 AND seq >= ?3)";
+
+constexpr const char* kFindKeyHolder =
+    "SELECT thread_id, run_id, expires_at <= ?2 AND NOT EXISTS (SELECT 1 FROM runs "
+    "WHERE runs.run_id = k.run_id AND status < 2) FROM idempotency_keys k WHERE key = ?1";
+constexpr const char* kPutKey =
+    "INSERT OR REPLACE INTO idempotency_keys (key, expires_at, thread_id, run_id) "
+    "VALUES (?1, ?2, ?3, ?4)";
+constexpr const char* kDeleteKeys =
+    "DELETE FROM idempotency_keys WHERE key IN (SELECT key FROM idempotency_keys k "
+    "WHERE expires_at <= ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = k.run_id "
+    "AND status < 2) ORDER BY expires_at LIMIT ?2)";
+
+std::int64_t microseconds(base::Duration duration) {
+    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+}
+
+void bind_ttl(Query& query, const std::optional<ThreadTtl>& ttl) {
+    if (ttl) {
+        query.bind(microseconds(ttl->after)).bind(static_cast<std::int64_t>(ttl->strategy));
+    } else {
+        query.bind_null().bind_null();
+    }
+}
 
 }  // namespace
 
@@ -111,8 +155,12 @@ ThreadRow Tables::create_thread(const EngineId& engine, const ThreadClaim& claim
     row.metadata = claim.metadata;
     row.created_at_us = clock_.unix_us();
     row.updated_at_us = row.created_at_us;
+    row.ttl = claim.ttl;
+    row.expires_at_us = claim.ttl ? row.created_at_us + microseconds(claim.ttl->after) : 0;
     Query query{connection_, kCreateThread};
-    query.bind(row.id).bind(engine).bind(row.created_at_us).bind(row.metadata).run();
+    query.bind(row.id).bind(engine).bind(row.created_at_us).bind(row.metadata);
+    bind_ttl(query, claim.ttl);
+    query.run();
     row.key = sqlite3_last_insert_rowid(connection_.handle());
     return row;
 }
@@ -214,15 +262,26 @@ void Tables::change_runs(const ThreadWrite& write) {
     }
 }
 
+Status Tables::delete_thread(const EngineId& engine, const ThreadWrite& write) {
+    Query query{connection_, kDeleteThread};
+    query.bind(write.key).bind(write.epoch).bind(engine).bind(write.if_expires_at_us);
+    if (query.run() == 0) {
+        return refuse(write.key);
+    }
+    Query{connection_, kDeleteJournal}.bind(write.key).run();
+    Query{connection_, kDeleteRuns}.bind(write.key).run();
+    return base::ok();
+}
+
 Status Tables::write(const EngineId& engine, const ThreadWrite& write) {
     if (write.delete_thread) {
-        Query query{connection_, kDeleteThread};
-        if (query.bind(write.key).bind(write.epoch).bind(engine).run() == 0) {
-            return refuse(write.key);
-        }
-        Query{connection_, kDeleteJournal}.bind(write.key).run();
-        Query{connection_, kDeleteRuns}.bind(write.key).run();
-        return base::ok();
+        return delete_thread(engine, write);
+    }
+    if (write.ttl) {
+        return set_ttl(engine, write);
+    }
+    if (write.prune) {
+        return prune(engine, write);
     }
     if (!update_thread(engine, write)) {
         return refuse(write.key);
@@ -233,6 +292,53 @@ Status Tables::write(const EngineId& engine, const ThreadWrite& write) {
     insert_journal(write);
     change_runs(write);
     return base::ok();
+}
+
+// ---- retention
+
+Status Tables::set_ttl(const EngineId& engine, const ThreadWrite& write) {
+    Query query{connection_, kSetTtl};
+    query.bind(clock_.unix_us());
+    bind_ttl(query, write.ttl);
+    if (query.bind(write.key).bind(write.epoch).bind(engine).run() == 0) {
+        return refuse(write.key);
+    }
+    return base::ok();
+}
+
+Status Tables::prune(const EngineId& engine, const ThreadWrite& write) {
+    const auto& prune = *write.prune;
+    Query query{connection_, kSetFirst};
+    query.bind(prune.first).bind(prune.stop_ttl ? 1 : 0);
+    if (query.bind(write.key).bind(write.epoch).bind(engine).run() == 0) {
+        return refuse(write.key);
+    }
+    if (!prune.snapshot.empty()) {
+        Query snapshot{connection_, kSetSnapshot};
+        snapshot.bind_blob(prune.snapshot).bind(write.key).bind(prune.first).run();
+    }
+    Query{connection_, kPruneJournal}.bind(write.key).bind(prune.delete_below).run();
+    const auto since = clock_.unix_us() - microseconds(prune.runs_kept);
+    Query{connection_, kPruneRuns}.bind(write.key).bind(since).bind(prune.first).run();
+    return base::ok();
+}
+
+KeyHolder Tables::claim_key(const KeyClaim& claim) {
+    const auto now = clock_.unix_us();
+    {
+        Query query{connection_, kFindKeyHolder};
+        if (query.bind_blob(claim.key).bind(now).step() && query.integer(2) == 0) {
+            return KeyHolder{ThreadId{query.uuid(0)}, RunId{query.uuid(1)}, false};
+        }
+    }
+    Query query{connection_, kPutKey};
+    query.bind_blob(claim.key).bind(now + microseconds(claim.kept));
+    query.bind(claim.thread).bind(claim.run).run();
+    return KeyHolder{claim.thread, claim.run, true};
+}
+
+std::int32_t Tables::delete_expired_keys(std::int32_t limit) {
+    return Query{connection_, kDeleteKeys}.bind(clock_.unix_us()).bind(limit).run();
 }
 
 }  // namespace heddle::storage::sqlite

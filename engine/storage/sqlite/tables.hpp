@@ -19,12 +19,17 @@ public:
     ClaimOutcome claim(const EngineId& engine, const ThreadClaim& claim);
     /// Throws SQLITE_CONSTRAINT half way through: the caller rolls back.
     Status write(const EngineId& engine, const ThreadWrite& write);
+    KeyHolder claim_key(const KeyClaim& claim);
+    std::int32_t delete_expired_keys(std::int32_t limit);
 
 private:
     /// The endpoint of `owner` if it is a live engine other than `engine`.
     std::optional<std::string> find_live_endpoint(const EngineId& owner);
     ThreadRow create_thread(const EngineId& engine, const ThreadClaim& claim);
     bool update_thread(const EngineId& engine, const ThreadWrite& write);
+    Status delete_thread(const EngineId& engine, const ThreadWrite& write);
+    Status set_ttl(const EngineId& engine, const ThreadWrite& write);
+    Status prune(const EngineId& engine, const ThreadWrite& write);
     void insert_journal(const ThreadWrite& write);
     void change_runs(const ThreadWrite& write);
     Status refuse(ThreadKey key);

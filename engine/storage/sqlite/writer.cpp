@@ -141,6 +141,8 @@ void Writer::carry_out(Operation& operation) {
     std::visit(Overloaded{
                    [this](WriteOperation& op) { op.outcome = tables_.write(op.engine, op.write); },
                    [this](ClaimOperation& op) { op.outcome = tables_.claim(op.engine, op.claim); },
+                   [this](KeyOperation& op) { op.outcome = tables_.claim_key(op.claim); },
+                   [this](KeySweep& op) { op.outcome = tables_.delete_expired_keys(op.limit); },
                    [this](EngineOperation& op) {
                        op.outcome = base::ok();
                        switch (op.kind) {

@@ -34,8 +34,18 @@ struct EngineOperation {
     Completion<Status> done;
     Status outcome;
 };
+struct KeyOperation {
+    KeyClaim claim;
+    Completion<Result<KeyHolder>> done;
+    Result<KeyHolder> outcome{KeyHolder{}};
+};
+struct KeySweep {
+    std::int32_t limit;
+    Completion<Result<std::int32_t>> done;
+    Result<std::int32_t> outcome{0};
+};
 struct Operation {
-    std::variant<WriteOperation, ClaimOperation, EngineOperation> body;
+    std::variant<WriteOperation, ClaimOperation, EngineOperation, KeyOperation, KeySweep> body;
     base::Instant deadline;
 };
 

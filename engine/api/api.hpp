@@ -114,6 +114,10 @@ private:
     // run_start.cpp
     /// The body of a request that starts a run, checked, with its thread's id.
     base::Task<base::Result<RunBody>> read_run(Call& call);
+    /// If the request has an Idempotency-Key: gives it the run, and without a thread of its own
+    /// also the thread, that the key stands for. @param scope  in which the key is one
+    /// @return invalid_argument, naming the header
+    base::Task<base::Status> claim_key(Call& call, std::string scope, scheduler::RunRequest& run);
     /// @return unsupported, naming `field`, unless a run that starts now starts from it anyway
     base::Task<base::Status> check_newest(base::ThreadId thread,
                                           base::CheckpointId checkpoint,

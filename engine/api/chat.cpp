@@ -126,6 +126,15 @@ base::Task<Api::Outcome> Api::chat(Call& call) {
         request.configurable = *context;
     }
 
+    auto scope = named ? "thread " + thread.to_string() : std::string{"chat"};
+    auto claimed = co_await claim_key(call, std::move(scope), request);
+    if (!claimed) {
+        co_return std::move(claimed).error();
+    }
+    if (&scheduler_.pool().of(request.thread_id) != &scheduler_.pool().of(here)) {
+        co_return Answer{Elsewhere{request.thread_id}};
+    }
+
     auto run = co_await start_run(call, std::move(request));
     if (!run) {
         co_return std::move(run).error();

@@ -35,6 +35,8 @@ struct Request {
     base::Instant deadline = base::Instant::max();  ///< the client waits no longer
     std::string body;
 
+    /// thread_id and run_id are those that its Idempotency-Key stands for; set by a handler.
+    bool key_claimed = false;
     const Route* route = nullptr;     ///< set by Handler::plan
     std::vector<std::string> params;  ///< path parameters, in order; set by Handler::plan
 

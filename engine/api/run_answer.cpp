@@ -242,15 +242,23 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
 base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, StreamPlan plan) {
     // Tokens are gone; what each superstep came to is not.
     auto& shard = scheduler_.of(row.thread_id);
-    const auto events = co_await shard.load_run_events(row.thread_id, row.id);
-    if (!events) {
-        co_return events.error();
+    const auto loaded = co_await shard.load_run_events(row.thread_id, row.id);
+    if (!loaded) {
+        co_return loaded.error();
     }
-    const auto end =
-        end_id(events->empty() ? EventId{} : events->back().id, plan.after).to_string();
+    const auto* events = &loaded->events;
+    const auto last = events->empty() ? loaded->cut_at.value_or(EventId{}) : events->back().id;
+    const auto end = end_id(last, plan.after).to_string();
     const bool told = has_had_end(plan.after);
+    const bool has_gap = loaded->cut_at && plan.after.value_or(EventId{}) < *loaded->cut_at;
     std::string tail;
-    if (row.status != storage::RunStatus::success && !told) {
+    if (has_gap && !told) {
+        const Error pruned{ErrorCode::not_found,
+                           fmt::format("events of this run were pruned with their checkpoints; GET "
+                                       "/threads/{}/state has what the thread came to",
+                                       row.thread_id.to_string())};
+        append_event(tail, "error", failure_json(pruned), end);
+    } else if (row.status != storage::RunStatus::success && !told) {
         append_event(tail, "error", stored_failure_json(row.error), end);
     } else if (events->empty() && !told && wants(plan.modes, StreamMode::values)) {
         const auto values = co_await shard.load_run_values(row.thread_id, row.id);
@@ -265,7 +273,7 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
     }
     call.sink.start(std::move(head));
     for (const auto& event : *events) {
-        if (!wants(plan.modes, event.mode) || (plan.after && event.id <= *plan.after)) {
+        if (has_gap || !wants(plan.modes, event.mode) || (plan.after && event.id <= *plan.after)) {
             continue;
         }
         std::string text;

@@ -20,6 +20,8 @@ struct RunBody {
     /// every turn), which the caller checks.
     std::optional<base::CheckpointId> checkpoint;
     std::string checkpoint_field;  ///< which field said so
+    /// Its Idempotency-Key stands for a thread of another shard: nothing was done.
+    std::optional<base::ThreadId> elsewhere;
 };
 
 /// Reads the body of POST .../runs, .../runs/wait and .../runs/stream.

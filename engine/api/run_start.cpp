@@ -1,4 +1,5 @@
 // From a request to a RunHandle: ids, submission, finding runs that exist already.
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -23,6 +24,26 @@ constexpr std::string_view kDerivedSpace = "6f1d5f8e-1c5b-4b0e-9d43-8a0c6f6d2b11
 
 base::Uuid derived_id(std::string_view name) {
     return base::make_uuid_v5(*base::Uuid::parse(kDerivedSpace), name);
+}
+
+// Empty: there is none.
+base::Result<std::string> read_key(const Request& request) {
+    constexpr std::size_t kBytesMax = 255;
+    const std::string* found = nullptr;
+    for (const auto& [name, value] : request.headers) {
+        if (name != "idempotency-key") {
+            continue;
+        }
+        const bool is_visible =
+            std::all_of(value.begin(), value.end(), [](char c) { return c > ' ' && c < 0x7f; });
+        if (found != nullptr || value.empty() || value.size() > kBytesMax || !is_visible) {
+            return Error{ErrorCode::invalid_argument,
+                         "Idempotency-Key must be one header of 1 to 255 visible ASCII characters",
+                         "Idempotency-Key"};
+        }
+        found = &value;
+    }
+    return found == nullptr ? std::string{} : *found;
 }
 
 std::string hash_of(std::string_view body) {
@@ -52,7 +73,18 @@ base::Task<base::Result<RunBody>> Api::read_run(Call& call) {
     if (!body) {
         co_return std::move(body).error();
     }
-    body->run.thread_id = *ThreadId::parse(stateless ? request.thread_id : request.params[0]);
+    const auto here = *ThreadId::parse(stateless ? request.thread_id : request.params[0]);
+    body->run.thread_id = here;
+    auto scope = stateless ? std::string{"runs"} : "thread " + here.to_string();
+    auto claimed = co_await claim_key(call, std::move(scope), body->run);
+    if (!claimed) {
+        co_return std::move(claimed).error();
+    }
+    const auto thread = body->run.thread_id;
+    if (&scheduler_.pool().of(thread) != &scheduler_.pool().of(here)) {
+        body->elsewhere = thread;
+        co_return body;
+    }
     if (body->checkpoint) {
         auto status =
             co_await check_newest(body->run.thread_id, *body->checkpoint, body->checkpoint_field);
@@ -61,6 +93,40 @@ base::Task<base::Result<RunBody>> Api::read_run(Call& call) {
         }
     }
     co_return body;
+}
+
+base::Task<base::Status> Api::claim_key(Call& call, std::string scope, scheduler::RunRequest& run) {
+    auto& request = call.request;
+    const auto key = read_key(request);
+    if (!key) {
+        co_return key.error();
+    }
+    if (key->empty()) {
+        co_return base::ok();
+    }
+    run.keyed = true;
+    run.maybe_repeated = true;
+    if (request.key_claimed) {
+        co_return base::ok();
+    }
+    storage::KeyClaim claim;
+    const auto digest = base::sha1(scope + '\n' + *key);
+    claim.key.assign(digest.begin(), digest.end());
+    claim.thread = run.thread_id;
+    const auto hinted = RunId::parse(request.run_id);
+    claim.run = hinted ? *hinted : RunId{base::make_uuid_v7()};
+    claim.kept = scheduler_.limits().key_kept;
+    const auto holder = co_await base::from_callback<base::Result<storage::KeyHolder>>(
+        [&](auto done) { store().claim_key(std::move(claim), std::move(done)); });
+    if (!holder) {
+        co_return holder.error();
+    }
+    run.maybe_repeated = !holder->is_new;
+    run.thread_id = holder->thread;
+    request.thread_id = holder->thread.to_string();
+    request.run_id = holder->run.to_string();
+    request.key_claimed = true;
+    co_return base::ok();
 }
 
 base::Task<base::Status> Api::check_newest(ThreadId thread,
@@ -99,12 +165,7 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
     }
     const auto hinted = RunId::parse(request.run_id);
     run.run_id = hinted ? *hinted : RunId{base::make_uuid_v7()};
-    run.maybe_repeated = request.hop > 0;
-    const auto* key = request.find_header("idempotency-key");
-    if (key != nullptr && !key->empty() && !run.temporary_thread) {
-        run.run_id = RunId{derived_id(run.thread_id.to_string() + ' ' + *key)};
-        run.maybe_repeated = true;
-    }
+    run.maybe_repeated = run.maybe_repeated || request.hop > 0;
     if (request.accepted) {
         // It was stored once: what is gone since then is not to be made again.
         run.create_thread = false;

@@ -67,6 +67,9 @@ base::Task<Api::Outcome> Api::create_run(Call& call) {
     if (!body) {
         co_return std::move(body).error();
     }
+    if (body->elsewhere) {
+        co_return Answer{Elsewhere{*body->elsewhere}};
+    }
     auto run = co_await start_run(call, std::move(body->run));
     if (!run) {
         co_return std::move(run).error();
@@ -82,6 +85,9 @@ base::Task<Api::Outcome> Api::wait_run(Call& call) {
     auto body = co_await read_run(call);
     if (!body) {
         co_return std::move(body).error();
+    }
+    if (body->elsewhere) {
+        co_return Answer{Elsewhere{*body->elsewhere}};
     }
     // Nobody reads events of a wait unless they are asked for by name (and joined elsewhere).
     if (!body->names_modes) {
@@ -106,6 +112,9 @@ base::Task<Api::Outcome> Api::stream_run(Call& call) {
     auto body = co_await read_run(call);
     if (!body) {
         co_return std::move(body).error();
+    }
+    if (body->elsewhere) {
+        co_return Answer{Elsewhere{*body->elsewhere}};
     }
     StreamPlan plan;
     plan.modes = body->run.stream_modes;

@@ -67,6 +67,18 @@ Json interrupts_of(const Json& tasks) {
     return all;
 }
 
+std::string ttl_json(const storage::ThreadRow& thread) {
+    if (!thread.ttl) {
+        return "null";
+    }
+    using Minutes = std::chrono::duration<double, std::ratio<60>>;
+    const auto minutes = std::chrono::duration_cast<Minutes>(thread.ttl->after).count();
+    const bool expires = thread.expires_at_us != 0;
+    return fmt::format(R"({{"strategy":"{}","ttl_minutes":{},"expires_at":{}}})",
+                       storage::to_string(thread.ttl->strategy), minutes,
+                       expires ? time_json(thread.expires_at_us) : "null");
+}
+
 Json channel_schema(const graph::Channels& channels) {
     Json properties = Json::object();
     for (const auto& channel : channels) {
@@ -156,17 +168,21 @@ std::string assistant_schemas_json(const graph::Graph& graph) {
 
 std::string thread_json(const storage::ThreadRow& thread,
                         const std::optional<std::string>& values,
-                        const Select& select) {
-    return ObjectText{select}
-        .add("thread_id", literal(thread.id.to_string()))
+                        const Select& select,
+                        bool with_ttl) {
+    ObjectText object{select};
+    object.add("thread_id", literal(thread.id.to_string()))
         .add("created_at", time_json(thread.created_at_us))
         .add("updated_at", time_json(thread.updated_at_us))
         .add("metadata", thread.metadata)
         .add("status", literal(storage::to_string(thread.status)))
         .add("config", "{}")
         .add("values", values ? std::string_view{*values} : std::string_view{"null"})
-        .add("interrupts", thread.interrupts)
-        .finish();
+        .add("interrupts", thread.interrupts);
+    if (with_ttl) {
+        object.add("ttl", ttl_json(thread));
+    }
+    return object.finish();
 }
 
 std::string state_json(const base::ThreadId& thread,

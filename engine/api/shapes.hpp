@@ -21,10 +21,12 @@ std::string assistant_json(const scheduler::Assistant& assistant, const Select& 
 std::string assistant_graph_json(const graph::Graph& graph);
 std::string assistant_schemas_json(const graph::Graph& graph);
 
-/// @param values  text of the thread's state; nullopt: it has none (shown as null)
+/// @param values    text of the thread's state; nullopt: it has none (shown as null)
+/// @param with_ttl  member `ttl` as well, null if it has none
 std::string thread_json(const storage::ThreadRow& thread,
                         const std::optional<std::string>& values,
-                        const Select& select = {});
+                        const Select& select = {},
+                        bool with_ttl = false);
 /// @param state  nullopt: a thread without a checkpoint
 std::string state_json(const base::ThreadId& thread,
                        const std::optional<scheduler::StateAt>& state);

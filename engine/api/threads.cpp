@@ -134,6 +134,38 @@ void read_order(Fields& body, storage::ThreadFilter& filter) {
     }
 }
 
+// As LangGraph's: {"strategy": "delete" | "keep_latest", "ttl": minutes}.
+std::optional<storage::ThreadTtl> read_ttl(Fields& body) {
+    const auto* object = body.object("ttl");
+    if (object == nullptr) {
+        return std::nullopt;
+    }
+    using Minutes = std::chrono::duration<double, std::ratio<60>>;
+    constexpr double kMost = std::chrono::duration_cast<Minutes>(storage::kTtlMax).count();
+    constexpr double kLeast = 0.001;
+    storage::ThreadTtl ttl;
+    Fields fields{*object, "ttl"};
+    if (fields.choice("strategy", {"delete", "keep_latest"}) == 1U) {
+        ttl.strategy = storage::TtlStrategy::keep_latest;
+    }
+    const auto minutes = fields.number("ttl");
+    if (!minutes) {
+        fields.refuse("ttl", "is required");
+    } else if (!(*minutes >= kLeast && *minutes <= kMost)) {
+        fields.refuse("ttl", fmt::format("must be from {} to {} minutes", kLeast, kMost));
+    } else {
+        ttl.after = std::chrono::duration_cast<std::chrono::microseconds>(Minutes{*minutes});
+    }
+    body.keep(fields.finish());
+    return ttl;
+}
+
+// The thread of a run that had none and has ended is kept for those who ask for the run again.
+bool is_over(const storage::ThreadRow& row) {
+    return row.ttl && row.ttl->strategy == storage::TtlStrategy::temporary &&
+           row.status != storage::ThreadStatus::busy;
+}
+
 void refuse_if_set(Fields& body, std::string_view name) {
     const auto* value = body.find(name);
     if (value != nullptr && !(value->is_structured() && value->empty())) {
@@ -152,7 +184,7 @@ base::Task<Api::Outcome> Api::create_thread(Call& call) {
     const auto named = body.id<ThreadId>("thread_id");
     const auto* metadata = body.object("metadata");
     const auto if_exists = body.choice("if_exists", {"raise", "do_nothing"});
-    refuse_if_set(body, "ttl");
+    const auto ttl = read_ttl(body);
     refuse_if_set(body, "supersteps");
     if (auto status = body.finish(); !status) {
         co_return std::move(status).error();
@@ -171,12 +203,12 @@ base::Task<Api::Outcome> Api::create_thread(Call& call) {
     const bool repeated = !named && call.request.hop > 0;
     const auto policy =
         if_exists == 1U || repeated ? scheduler::IfExists::do_nothing : scheduler::IfExists::raise;
-    auto row = co_await shard.create_thread(thread, text, policy);
+    auto row = co_await shard.create_thread(thread, text, policy, ttl);
     if (!row && row.error().code == ErrorCode::conflict && !named) {
         do {
             thread = ThreadId{base::make_uuid_v7()};
         } while (&pool.of(thread) != &pool.of(hinted));
-        row = co_await shard.create_thread(thread, text, scheduler::IfExists::raise);
+        row = co_await shard.create_thread(thread, text, scheduler::IfExists::raise, ttl);
     }
     if (!row) {
         co_return std::move(row).error();
@@ -185,8 +217,8 @@ base::Task<Api::Outcome> Api::create_thread(Call& call) {
 }
 
 base::Task<Api::Outcome> Api::get_thread(Call& call) {
-    for (const auto& part : call.query.list("include")) {
-        // Threads have no ttl, and LangGraph shows null for those: nothing to add.
+    const auto include = call.query.list("include");
+    for (const auto& part : include) {
         if (part != "ttl") {
             co_return Error{ErrorCode::invalid_argument, "include must be ttl", "include"};
         }
@@ -196,6 +228,9 @@ base::Task<Api::Outcome> Api::get_thread(Call& call) {
         [&](auto done) { store().load_thread(thread, std::move(done)); });
     if (!row) {
         co_return row.error();
+    }
+    if (is_over(*row)) {
+        co_return Error{ErrorCode::not_found, "Thread not found", "thread_id"};
     }
     std::optional<std::string> values;
     if (row->head != storage::kNoSeq) {
@@ -207,7 +242,7 @@ base::Task<Api::Outcome> Api::get_thread(Call& call) {
             values = std::move((*state)->values);
         }
     }
-    co_return Answer{json_response(200, thread_json(*row, values))};
+    co_return Answer{json_response(200, thread_json(*row, values, {}, !include.empty()))};
 }
 
 base::Task<Api::Outcome> Api::patch_thread(Call& call) {
@@ -218,7 +253,7 @@ base::Task<Api::Outcome> Api::patch_thread(Call& call) {
     }
     Fields body{*json};
     const auto* metadata = body.object("metadata");
-    refuse_if_set(body, "ttl");
+    const auto ttl = read_ttl(body);
     if (auto status = body.finish(); !status) {
         co_return std::move(status).error();
     }
@@ -226,7 +261,7 @@ base::Task<Api::Outcome> Api::patch_thread(Call& call) {
     const auto changes = metadata == nullptr ? base::Json::object() : *metadata;
     using Row = base::Result<storage::ThreadRow>;
     std::function<base::Task<Row>()> operation = [&] {
-        return scheduler_.of(thread).patch_thread(thread, changes);
+        return scheduler_.of(thread).patch_thread(thread, changes, ttl);
     };
     auto row = co_await with_owner<Row>(call, std::move(operation));
     if (!row) {

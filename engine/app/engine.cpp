@@ -14,6 +14,7 @@
 #include "engine/observe/log.hpp"
 #include "engine/scheduler/ownership.hpp"
 #include "engine/scheduler/scheduler.hpp"
+#include "engine/scheduler/sweeper.hpp"
 #include "engine/transport/transport.hpp"
 
 namespace heddle::app {
@@ -29,6 +30,16 @@ scheduler::SchedulerLimits limits_of(const Options& options) {
     scheduler::SchedulerLimits limits;
     // A dead owner's lease passes, and then the thread has to be claimed.
     limits.owner_wait_max = std::chrono::milliseconds{options.lease_ms} + std::chrono::seconds{1};
+    limits.attempts_max = options.attempts_max;
+    limits.key_kept = std::chrono::seconds{options.idempotency_key_seconds};
+    limits.temporary_kept = std::chrono::seconds{options.stateless_result_seconds};
+    limits.checkpoints_kept = options.checkpoints_kept;
+    if (options.thread_ttl_minutes > 0) {
+        const bool keeps = options.thread_ttl_strategy == "keep_latest";
+        limits.thread_ttl = storage::ThreadTtl{
+            keeps ? storage::TtlStrategy::keep_latest : storage::TtlStrategy::delete_thread,
+            std::chrono::minutes{options.thread_ttl_minutes}};
+    }
     return limits;
 }
 
@@ -51,6 +62,7 @@ struct Engine::Impl {
     std::unique_ptr<base::ShardPool> shards;
     std::unique_ptr<scheduler::Scheduler> scheduler;
     std::unique_ptr<scheduler::Ownership> ownership;
+    std::unique_ptr<scheduler::Sweeper> sweeper;
     std::unique_ptr<api::Api> api;
     std::unique_ptr<transport::Transport> transport;
 
@@ -119,6 +131,10 @@ std::optional<Exit> Engine::Impl::serve(const Options& options) {
         return Exit{kExitStore, fmt::format("heddle-engine: --store: cannot register: {}\n",
                                             registered.error().message)};
     }
+    scheduler::SweeperLimits sweeps;
+    sweeps.every = std::chrono::seconds{options.sweep_seconds};
+    sweeper = std::make_unique<scheduler::Sweeper>(*scheduler, sweeps);
+    sweeper->start();
     transport->start([this] { return ownership->engine_id().to_string(); });
     return std::nullopt;
 }
@@ -131,6 +147,9 @@ void Engine::Impl::stop() {
         transport->stop(kLinger);
     }
     http.reset();
+    if (sweeper != nullptr) {
+        sweeper->stop();
+    }
     if (ownership != nullptr) {
         ownership->stop();
     }
@@ -172,6 +191,7 @@ void Engine::start_draining() {
         impl_->metrics.runs_running.load(), impl_->transport->open_requests());
     impl_->transport->start_draining();
     impl_->ownership->start_draining();
+    impl_->sweeper->start_draining();
     for (std::size_t i = 0; i < impl_->shards->size(); ++i) {
         impl_->shards->at(i).post([this, i] { impl_->scheduler->at(i).hand_over_all(); });
     }

@@ -21,6 +21,25 @@ constexpr const char* kFooter =
 
 using ByName = std::map<std::string, CLI::Option*>;
 
+template <class Add>
+void declare_retention(const Add& add, Options& to) {
+    constexpr long kTenYears = 315'360'000;
+    add("idempotency-key-seconds", to.idempotency_key_seconds,
+        "How long an Idempotency-Key names its run")
+        ->check(CLI::Range(1L, kTenYears));
+    add("stateless-result-seconds", to.stateless_result_seconds,
+        "How long a run without a thread can be asked for again after its end")
+        ->check(CLI::Range(1L, 86'400L));
+    add("thread-ttl-minutes", to.thread_ttl_minutes, "Of threads made without a ttl; 0: none")
+        ->check(CLI::Range(0L, kTenYears / 60));
+    add("thread-ttl-strategy", to.thread_ttl_strategy, "delete or keep_latest")
+        ->check(CLI::IsMember({"delete", "keep_latest"}));
+    add("checkpoints-kept", to.checkpoints_kept, "Newest checkpoints kept of a thread; 0: all")
+        ->check(CLI::Range(0L, 1'000'000'000L));
+    add("sweep-seconds", to.sweep_seconds, "Between two looks for what has expired")
+        ->check(CLI::Range(1, 3600));
+}
+
 ByName declare(CLI::App& cli, Options& to) {
     ByName options;
     const auto add = [&](const char* name, auto& value, const char* help) {
@@ -42,6 +61,9 @@ ByName declare(CLI::App& cli, Options& to) {
         ->check(CLI::Range(0, 3600));
     add("lease-ms", to.lease_ms, "An engine silent for longer loses its threads; the same for all")
         ->check(CLI::Range(500, 60'000));
+    add("attempts-max", to.attempts_max, "How often engines may start one run")
+        ->check(CLI::Range(1, 1000));
+    declare_retention(add, to);
     return options;
 }
 

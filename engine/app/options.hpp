@@ -20,6 +20,14 @@ struct Options {
     std::size_t open_requests_max = 20'000;
     std::uint32_t drain_seconds = 3;  ///< for supersteps to end after SIGTERM
     std::uint32_t lease_ms = 2'000;   ///< silent for longer, an engine loses its threads
+    std::int32_t attempts_max = 3;    ///< how often engines may start one run
+    // ---- retention
+    std::uint32_t idempotency_key_seconds = 86'400;  ///< from a key's first request on
+    std::uint32_t stateless_result_seconds = 60;     ///< after the end of a run without a thread
+    std::uint32_t thread_ttl_minutes = 0;            ///< of threads made without one; 0: none
+    std::string thread_ttl_strategy = "delete";      ///< or keep_latest
+    std::uint32_t checkpoints_kept = 0;              ///< of a thread, the newest; 0: all
+    std::uint32_t sweep_seconds = 5;                 ///< between two looks for what has expired
 };
 
 /// The process is to end now, with this text on stderr (stdout for --help) and this code.

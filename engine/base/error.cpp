@@ -28,13 +28,4 @@ const ErrorTraits& error_traits(ErrorCode code) noexcept {
     return kTraits[static_cast<std::size_t>(code)];
 }
 
-std::optional<ErrorCode> find_error_code(std::string_view wire_name) noexcept {
-    for (std::size_t i = 0; i < kTraits.size(); ++i) {
-        if (kTraits[i].wire_name == wire_name) {
-            return static_cast<ErrorCode>(i);
-        }
-    }
-    return std::nullopt;
-}
-
 }  // namespace heddle::base

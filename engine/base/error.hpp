@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -44,9 +43,6 @@ struct ErrorTraits {
 
 /// @return the row for `code`; every enumerator has one. Free, any thread.
 const ErrorTraits& error_traits(ErrorCode code) noexcept;
-
-/// The code of a wire name; nothing if there is none.
-std::optional<ErrorCode> find_error_code(std::string_view wire_name) noexcept;
 
 /// A failure on its way to the caller. `message` is written for the API client: it names the field
 /// and never holds a secret, a stack or another tenant's data.

@@ -105,6 +105,15 @@ storage::JournalRow advance(Position& position,
     return row;
 }
 
+Json breakpoint_interrupts(const base::CheckpointId& checkpoint,
+                           const std::vector<std::string>& next) {
+    Json interrupts = Json::object();
+    for (const auto& node : next) {
+        interrupts[task_id_of(checkpoint, node).to_string()] = Json::array();
+    }
+    return interrupts;
+}
+
 Json waiting_tasks(const base::CheckpointId& checkpoint, const std::vector<std::string>& next) {
     Json tasks = Json::array();
     for (const auto& node : next) {

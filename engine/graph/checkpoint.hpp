@@ -28,6 +28,10 @@ storage::JournalRow advance(Position& position,
                             const std::string& common,
                             CheckpointInfo info);
 
+/// Thread.interrupts of a thread whose run stopped at a breakpoint before `next`.
+base::Json breakpoint_interrupts(const base::CheckpointId& checkpoint,
+                                 const std::vector<std::string>& next);
+
 /// ThreadState.tasks of a checkpoint whose next superstep has not run.
 base::Json waiting_tasks(const base::CheckpointId& checkpoint,
                          const std::vector<std::string>& next);

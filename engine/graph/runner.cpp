@@ -277,9 +277,7 @@ RunResult Execution::succeeded() const {
         return result;
     }
     result.thread_status = storage::ThreadStatus::interrupted;
-    for (const auto& node : position_.next) {
-        result.interrupts[task_id_of(position_.checkpoint_id, node).to_string()] = Json::array();
-    }
+    result.interrupts = breakpoint_interrupts(position_.checkpoint_id, position_.next);
     return result;
 }
 

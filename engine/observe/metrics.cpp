@@ -19,6 +19,8 @@ std::string Metrics::to_prometheus() const {
         Row{"heddle_scheduler_runs_succeeded_total", &runs_succeeded_total},
         Row{"heddle_scheduler_runs_failed_total", &runs_failed_total},
         Row{"heddle_scheduler_runs_recovered_total", &runs_recovered_total},
+        Row{"heddle_scheduler_threads_expired_total", &threads_expired_total},
+        Row{"heddle_scheduler_checkpoints_pruned_total", &checkpoints_pruned_total},
         Row{"heddle_graph_supersteps_total", &supersteps_total},
         Row{"heddle_storage_stale_writes_total", &stale_writes_total},
         Row{"heddle_transport_frames_dropped_total", &frames_dropped_total},

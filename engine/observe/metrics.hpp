@@ -17,6 +17,8 @@ struct Metrics {
     std::atomic<std::int64_t> runs_succeeded_total{0};
     std::atomic<std::int64_t> runs_failed_total{0};
     std::atomic<std::int64_t> runs_recovered_total{0};
+    std::atomic<std::int64_t> threads_expired_total{0};
+    std::atomic<std::int64_t> checkpoints_pruned_total{0};
     std::atomic<std::int64_t> supersteps_total{0};
     std::atomic<std::int64_t> stale_writes_total{0};
     std::atomic<std::int64_t> frames_dropped_total{

@@ -166,6 +166,13 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
         }
         auto chain = co_await base::from_callback<base::Result<Rows>>(
             [&](auto done) { store.load_chain(thread, at.row.seq, std::move(done)); });
+        const auto shown = static_cast<std::size_t>(&at - history.data());
+        if (!chain && chain.error().code == base::ErrorCode::not_found && shown > 0) {
+            // Pruned since it was listed, with all that is older.
+            history.erase(history.begin() + static_cast<std::ptrdiff_t>(shown), history.end());
+            history.back().parent_checkpoint = {};
+            break;
+        }
         if (!chain) {
             co_return std::move(chain).error();
         }
@@ -179,6 +186,85 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
         }
     }
     co_return history;
+}
+
+namespace {
+
+std::string graph_of(const storage::JournalRow& row) {
+    const auto head = graph::parse_head(row);
+    return head ? head->metadata.value("graph_id", std::string{}) : std::string{};
+}
+
+}  // namespace
+
+base::Task<base::Result<std::string>> make_snapshot(storage::Store& store,
+                                                    const Catalog& catalog,
+                                                    base::ThreadId thread,
+                                                    storage::Seq at) {
+    const base::Error mixed{base::ErrorCode::conflict,
+                            "more than one graph has written to the thread", "graph_id"};
+    const auto newest = co_await list_rows(store, thread, storage::kNoSeq, 1);
+    if (!newest) {
+        co_return newest.error();
+    }
+    const auto chain = co_await base::from_callback<base::Result<Rows>>(
+        [&](auto done) { store.load_chain(thread, at, std::move(done)); });
+    if (!chain) {
+        co_return chain.error();
+    }
+    if (chain->size() == 1) {
+        co_return std::string{};
+    }
+    const auto head = graph::parse_head(chain->back());
+    const auto channels = head ? channels_of(*head, catalog) : head.error();
+    if (!channels) {
+        co_return channels.error();
+    }
+    const auto graph = graph_of(chain->back());
+    if (newest->empty() || graph_of(newest->front()) != graph) {
+        co_return mixed;
+    }
+    graph::State state{*channels};
+    for (const auto& row : *chain) {
+        if (graph_of(row) != graph) {
+            co_return mixed;
+        }
+        const auto replayed = state.replay(row.data);
+        if (!replayed) {
+            co_return replayed.error();
+        }
+    }
+    // The events of the row itself stay behind the state.
+    const std::string_view data = chain->back().data;
+    auto snapshot = state.to_snapshot();
+    snapshot += data.substr(graph::state_part(data).size());
+    co_return snapshot;
+}
+
+base::Task<base::Result<storage::Seq>> find_last_before(storage::Store& store,
+                                                        base::ThreadId thread,
+                                                        storage::Seq from,
+                                                        storage::Seq to,
+                                                        std::int64_t until_us) {
+    auto found = storage::kNoSeq;
+    // The usual answers first: all are old enough, or none is.
+    auto at = to;
+    while (from <= to) {
+        const auto rows = co_await list_rows(store, thread, at + 1, 1);
+        if (!rows) {
+            co_return rows.error();
+        }
+        const bool is_old =
+            !rows->empty() && rows->front().seq == at && rows->front().created_at_us <= until_us;
+        if (is_old) {
+            found = at;
+            from = at + 1;
+        } else {
+            to = at - 1;
+        }
+        at = from + (to - from) / 2;
+    }
+    co_return found;
 }
 
 base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(storage::Store& store,
@@ -228,17 +314,26 @@ base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
     }
 }
 
-base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::Store& store,
-                                                                       const Catalog& catalog,
-                                                                       base::ThreadId thread,
-                                                                       base::RunId run) {
-    std::vector<graph::RowEvent> all;
+base::Task<base::Result<RunEvents>> read_run_events(storage::Store& store,
+                                                    const Catalog& catalog,
+                                                    base::ThreadId thread,
+                                                    base::RunId run) {
+    RunEvents read;
+    auto& all = read.events;
     auto newest = co_await find_newest_row(store, thread, run);
     if (!newest) {
         co_return std::move(newest).error();
     }
     if (!*newest) {
-        co_return all;
+        const auto found = co_await base::from_callback<base::Result<storage::ThreadRow>>(
+            [&](auto done) { store.load_thread(thread, std::move(done)); });
+        if (!found) {
+            co_return found.error();
+        }
+        if (found->first > 0) {
+            read.cut_at = found->head + 1;
+        }
+        co_return read;
     }
     const auto head = graph::parse_head(**newest);
     const auto channels = head ? channels_of(*head, catalog) : head.error();
@@ -247,9 +342,18 @@ base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::
     }
     // A run's rows may lie in several chains, when snapshots were made meanwhile.
     auto at = (*newest)->seq;
+    Rows read_last;
     while (true) {
         auto chain = co_await base::from_callback<base::Result<Rows>>(
             [&](auto done) { store.load_chain(thread, at, std::move(done)); });
+        if (!chain && !read_last.empty() && chain.error().code == base::ErrorCode::not_found) {
+            // What comes before its input is not its own.
+            const auto first = graph::parse_head(read_last.front());
+            if (!first || first->source != "input") {
+                read.cut_at = read_last.front().seq;
+            }
+            co_return read;
+        }
         if (!chain) {
             co_return std::move(chain).error();
         }
@@ -262,9 +366,10 @@ base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::
         const bool more = !chain->empty() && chain->front().run_id == run &&
                           chain->front().parent != storage::kNoSeq;
         if (!more) {
-            co_return all;
+            co_return read;
         }
         at = chain->front().parent;
+        read_last = std::move(*chain);
     }
 }
 

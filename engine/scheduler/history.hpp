@@ -30,6 +30,24 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
     std::optional<base::CheckpointId> before,
     std::int32_t limit);
 
+/// What a thread's journal row `at` must hold so that it no longer needs the rows before it; empty
+/// if it needs none now.
+/// @return not_found  no such row
+///         conflict   more than one agent wrote to it, or one that this engine does not serve: the
+///                    state cannot be told without losing what the other one's channels hold
+base::Task<base::Result<std::string>> make_snapshot(storage::Store& store,
+                                                    const Catalog& catalog,
+                                                    base::ThreadId thread,
+                                                    storage::Seq at);
+
+/// The newest row in [from, to] that was made at `until_us` or before; kNoSeq if there is none.
+/// Rows must not get older with their seq. O(log rows) reads.
+base::Task<base::Result<storage::Seq>> find_last_before(storage::Store& store,
+                                                        base::ThreadId thread,
+                                                        storage::Seq from,
+                                                        storage::Seq to,
+                                                        std::int64_t until_us);
+
 /// The newest checkpoint that `run` made, without its data; nullopt inside if it made none.
 base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(storage::Store& store,
                                                                              base::ThreadId thread,
@@ -40,11 +58,16 @@ base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
                                                        base::ThreadId thread,
                                                        base::RunId run);
 
+struct RunEvents {
+    std::vector<graph::RowEvent> events;
+    /// Rows of the run below this one may have been pruned; unset: it is all there.
+    std::optional<storage::Seq> cut_at;
+};
 /// The events of all supersteps of `run` that are on disk, in order.
 /// @return as read_state()
-base::Task<base::Result<std::vector<graph::RowEvent>>> read_run_events(storage::Store& store,
-                                                                       const Catalog& catalog,
-                                                                       base::ThreadId thread,
-                                                                       base::RunId run);
+base::Task<base::Result<RunEvents>> read_run_events(storage::Store& store,
+                                                    const Catalog& catalog,
+                                                    base::ThreadId thread,
+                                                    base::RunId run);
 
 }  // namespace heddle::scheduler

@@ -1,5 +1,8 @@
 #include "engine/scheduler/scheduler.hpp"
 
+#include <algorithm>
+
+#include "engine/graph/checkpoint.hpp"
 #include "engine/scheduler/history.hpp"
 #include "engine/scheduler/sessions.hpp"
 
@@ -38,6 +41,15 @@ base::Task<base::Result<storage::RunRow>> look_up(storage::Store& store,
     co_return row;
 }
 
+std::optional<storage::ThreadTtl> ttl_of(const RunRequest& request, const SchedulerLimits& limits) {
+    if (!request.temporary_thread) {
+        return limits.thread_ttl;
+    }
+    const auto kept =
+        request.keyed ? std::max(limits.key_kept, limits.temporary_kept) : limits.temporary_kept;
+    return storage::ThreadTtl{storage::TtlStrategy::temporary, kept};
+}
+
 base::Error mismatch() {
     return {base::ErrorCode::idempotency_mismatch,
             "this run id was used before with a different request"};
@@ -56,8 +68,10 @@ ShardScheduler::~ShardScheduler() = default;
 
 base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
                                                            bool wait_for_owner) {
+    const auto& limits = sessions_->context().limits;
     OpenOptions options;
     options.create = request.create_thread;
+    options.ttl = ttl_of(request, limits);
     options.wait_for_owner = wait_for_owner;
     if (options.create) {
         options.metadata = base::dump_json({{"graph_id", request.assistant.graph->name},
@@ -100,13 +114,19 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
 base::Task<base::Result<RunHandle>> ShardScheduler::ended_run(RunRequest request,
                                                               storage::RunRow row) {
     // As they were then: later runs of the thread have moved it on.
-    auto values = co_await load_run_values(request.thread_id, row.id);
-    if (!values) {
-        co_return std::move(values).error();
+    auto left = co_await load_run_state(request.thread_id, row.id);
+    if (!left) {
+        co_return std::move(left).error();
     }
     RunOutcome outcome;
     outcome.status = row.status;
-    outcome.values = std::move(*values);
+    if (*left) {
+        outcome.values = std::move((*left)->values);
+        if (row.status == storage::RunStatus::success) {
+            outcome.interrupts =
+                graph::breakpoint_interrupts((*left)->row.checkpoint_id, (*left)->head.next);
+        }
+    }
     if (!row.error.empty()) {
         outcome.error = parse_stored_error(row.error);
     }
@@ -141,11 +161,14 @@ base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread,
     co_return base::ok();
 }
 
-base::Task<base::Result<storage::ThreadRow>> ShardScheduler::create_thread(base::ThreadId thread,
-                                                                           std::string metadata,
-                                                                           IfExists if_exists) {
+base::Task<base::Result<storage::ThreadRow>> ShardScheduler::create_thread(
+    base::ThreadId thread,
+    std::string metadata,
+    IfExists if_exists,
+    std::optional<storage::ThreadTtl> ttl) {
     OpenOptions options;
     options.create = true;
+    options.ttl = ttl ? ttl : sessions_->context().limits.thread_ttl;
     options.metadata = std::move(metadata);
     auto opened = co_await sessions_->open(thread, std::move(options));
     if (!opened) {
@@ -162,8 +185,8 @@ base::Task<base::Result<storage::ThreadRow>> ShardScheduler::create_thread(base:
     co_return co_await load_thread(sessions_->context().store, thread);
 }
 
-base::Task<base::Result<storage::ThreadRow>> ShardScheduler::patch_thread(base::ThreadId thread,
-                                                                          base::Json metadata) {
+base::Task<base::Result<storage::ThreadRow>> ShardScheduler::patch_thread(
+    base::ThreadId thread, base::Json metadata, std::optional<storage::ThreadTtl> ttl) {
     auto opened = co_await sessions_->open_existing(thread);
     if (!opened) {
         co_return std::move(opened).error();
@@ -171,6 +194,12 @@ base::Task<base::Result<storage::ThreadRow>> ShardScheduler::patch_thread(base::
     const auto written = co_await opened->session->patch_metadata(metadata);
     if (!written) {
         co_return written.error();
+    }
+    if (ttl) {
+        const auto set = co_await opened->session->set_ttl(*ttl);
+        if (!set) {
+            co_return set.error();
+        }
     }
     co_return co_await load_thread(sessions_->context().store, thread);
 }
@@ -182,7 +211,7 @@ base::Task<base::Status> ShardScheduler::delete_thread(base::ThreadId thread) {
     }
     auto removed = co_await opened->session->remove();
     if (removed) {
-        sessions_->drop_ended_of(thread);
+        sessions_->drop_ended_of({thread});
     }
     co_return removed;
 }
@@ -215,30 +244,99 @@ base::Task<base::Result<std::vector<StateAt>>> ShardScheduler::load_history(
     co_return co_await read_history(context.store, context.catalog, thread, before, limit);
 }
 
-base::Task<base::Result<std::string>> ShardScheduler::load_run_values(base::ThreadId thread,
-                                                                      base::RunId run) {
-    auto row = co_await find_newest_row(sessions_->context().store, thread, run);
+base::Task<base::Result<std::optional<StateAt>>> ShardScheduler::load_run_state(
+    base::ThreadId thread, base::RunId run) {
+    auto& store = sessions_->context().store;
+    auto row = co_await find_newest_row(store, thread, run);
     if (!row) {
         co_return std::move(row).error();
     }
-    if (!*row) {
-        co_return std::string{"{}"};
+    if (*row) {
+        co_return co_await load_state(thread, (*row)->checkpoint_id);
     }
-    auto state = co_await load_state(thread, (*row)->checkpoint_id);
+    const auto found = co_await load_thread(store, thread);
+    if (!found) {
+        co_return found.error();
+    }
+    if (found->first > 0) {
+        co_return base::Error{base::ErrorCode::not_found,
+                              "the run's checkpoints were pruned; GET /threads/{thread_id}/state "
+                              "has what the thread came to",
+                              "run_id"};
+    }
+    co_return std::optional<StateAt>{};
+}
+
+base::Task<base::Result<std::string>> ShardScheduler::load_run_values(base::ThreadId thread,
+                                                                      base::RunId run) {
+    auto state = co_await load_run_state(thread, run);
     if (!state) {
         co_return std::move(state).error();
     }
     co_return *state ? std::move((*state)->values) : std::string{"{}"};
 }
 
-base::Task<base::Result<std::vector<LoggedEvent>>> ShardScheduler::load_run_events(
-    base::ThreadId thread, base::RunId run) {
+base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(base::ThreadId thread,
+                                                                       base::RunId run) {
     const auto& context = sessions_->context();
-    auto events = co_await read_run_events(context.store, context.catalog, thread, run);
-    if (!events) {
-        co_return std::move(events).error();
+    auto read = co_await read_run_events(context.store, context.catalog, thread, run);
+    if (!read) {
+        co_return std::move(read).error();
     }
-    co_return logged_events(run, std::move(*events));
+    LoadedEvents loaded;
+    loaded.events = logged_events(run, std::move(read->events));
+    if (read->cut_at) {
+        loaded.cut_at = EventId{static_cast<std::uint64_t>(*read->cut_at), 0, 0};
+    }
+    co_return loaded;
+}
+
+namespace {
+
+constexpr std::size_t kExpireAtOnce = 32;
+constexpr base::Duration kExpireRecheck = std::chrono::seconds{1};
+
+}  // namespace
+
+/// The threads of one round, worked off by a few tasks of the shard. Lives in the frame that waits.
+struct ShardScheduler::Round {
+    Sessions& sessions;
+    std::vector<storage::ExpiredThread> due;
+    std::size_t next = 0;
+    std::size_t running = 0;
+    std::size_t done = 0;
+    std::unordered_set<base::ThreadId> gone;
+    base::Signal ended;
+
+    base::Task<> work() {
+        while (next < due.size()) {
+            const auto at = next++;
+            const bool is_done = co_await sessions.expire(due[at]);
+            done += is_done ? 1 : 0;
+            if (is_done && due[at].strategy != storage::TtlStrategy::keep_latest) {
+                gone.insert(due[at].id);
+            }
+        }
+        --running;
+        ended.notify_all();
+    }
+};
+
+base::Task<std::size_t> ShardScheduler::expire(std::vector<storage::ExpiredThread> due) {
+    Round round{*sessions_, std::move(due), 0, 0, 0, {}, {}};
+    round.running = std::min(kExpireAtOnce, round.due.size());
+    const auto workers = round.running;
+    for (std::size_t i = 0; i < workers; ++i) {
+        sessions_->context().shard.spawn(round.work());
+    }
+    // No deadline of its own: the tasks borrow this frame, and each operation ends by the store's.
+    while (round.running > 0) {
+        co_await round.ended.wait(base::system_clock().now() + kExpireRecheck);
+    }
+    if (!round.gone.empty()) {
+        sessions_->drop_ended_of(round.gone);
+    }
+    co_return round.done;
 }
 
 void ShardScheduler::recover(base::ThreadId thread) {
@@ -262,7 +360,7 @@ Scheduler::Scheduler(base::ShardPool& shards,
                      const Catalog& catalog,
                      observe::Metrics& metrics,
                      SchedulerLimits limits)
-    : pool_{shards}, store_{store}, catalog_{catalog}, metrics_{metrics} {
+    : pool_{shards}, store_{store}, catalog_{catalog}, metrics_{metrics}, limits_{limits} {
     for (std::size_t i = 0; i < shards.size(); ++i) {
         shards_.push_back(
             std::make_unique<ShardScheduler>(shards.at(i), store, catalog, metrics, limits));

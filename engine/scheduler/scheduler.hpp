@@ -23,6 +23,12 @@ struct SchedulerLimits {
     base::Duration owner_wait_max = std::chrono::seconds{3};   ///< for a dead owner's lease to pass
     base::Duration ended_run_kept = std::chrono::seconds{60};  ///< in memory, for late joiners
     std::size_t ended_log_bytes_max = 64U << 20U;              ///< of those runs' events, per shard
+    // ---- retention (ADR 0008)
+    base::Duration key_kept = std::chrono::hours{24};  ///< an Idempotency-Key, from its first use
+    /// A temporary thread after its run has ended, for a client or an edge that asks again.
+    base::Duration temporary_kept = std::chrono::seconds{60};
+    std::optional<storage::ThreadTtl> thread_ttl;  ///< of threads that are made without one
+    std::int64_t checkpoints_kept = 0;             ///< of a thread, the newest; 0: all
 };
 
 /// Thread state at one checkpoint, as state and history show it.
@@ -31,6 +37,13 @@ struct StateAt {
     graph::CheckpointHead head;
     std::string values = "{}";             ///< compact JSON text
     base::CheckpointId parent_checkpoint;  ///< nil: none
+};
+
+/// The events of a run that has ended.
+struct LoadedEvents {
+    std::vector<LoggedEvent> events;
+    /// Those up to here may have been pruned with their checkpoints; unset: it is all there.
+    std::optional<EventId> cut_at;
 };
 
 enum class IfExists : std::uint8_t { raise, do_nothing };
@@ -73,12 +86,16 @@ public:
     /// @param roll_back  its row and its checkpoints go as well
     base::Task<base::Status> cancel_run(base::ThreadId thread, base::RunId run, bool roll_back);
 
-    base::Task<base::Result<storage::ThreadRow>> create_thread(base::ThreadId thread,
-                                                               std::string metadata,
-                                                               IfExists if_exists);
-    /// Merges `metadata` (JSON object, top level) into the thread's.
-    base::Task<base::Result<storage::ThreadRow>> patch_thread(base::ThreadId thread,
-                                                              base::Json metadata);
+    base::Task<base::Result<storage::ThreadRow>> create_thread(
+        base::ThreadId thread,
+        std::string metadata,
+        IfExists if_exists,
+        std::optional<storage::ThreadTtl> ttl = std::nullopt);
+    /// Merges `metadata` (JSON object, top level) into the thread's; a time to live begins now.
+    base::Task<base::Result<storage::ThreadRow>> patch_thread(
+        base::ThreadId thread,
+        base::Json metadata,
+        std::optional<storage::ThreadTtl> ttl = std::nullopt);
     /// Cancels its runs, then deletes the thread with everything it has.
     base::Task<base::Status> delete_thread(base::ThreadId thread);
     /// Deletes a run that has ended. @return conflict while it is waiting or executing
@@ -94,10 +111,17 @@ public:
         base::ThreadId thread, std::optional<base::CheckpointId> before, std::int32_t limit);
 
     /// The values that a run left behind, from its newest checkpoint. "{}" if it made none.
+    /// @return not_found  also: they were pruned
     base::Task<base::Result<std::string>> load_run_values(base::ThreadId thread, base::RunId run);
     /// The events of a run's supersteps, in order; none if its stream modes were none.
-    base::Task<base::Result<std::vector<LoggedEvent>>> load_run_events(base::ThreadId thread,
-                                                                       base::RunId run);
+    base::Task<base::Result<LoadedEvents>> load_run_events(base::ThreadId thread, base::RunId run);
+
+    // ---- retention (called by Sweeper)
+
+    /// Does what their strategies say to threads whose time is over, some at once, unless somebody
+    /// has taken them up meanwhile.
+    /// @return how many it was done to
+    base::Task<std::size_t> expire(std::vector<storage::ExpiredThread> due);
 
     // ---- ownership (called by Ownership)
 
@@ -114,7 +138,12 @@ public:
 
 private:
     class Sessions;
+    struct Round;
     base::Task<base::Result<RunHandle>> ended_run(RunRequest request, storage::RunRow row);
+    /// What the run left behind; nullopt inside if it made no checkpoint, not_found if those that
+    /// it made may have been pruned.
+    base::Task<base::Result<std::optional<StateAt>>> load_run_state(base::ThreadId thread,
+                                                                    base::RunId run);
 
     std::unique_ptr<Sessions> sessions_;
 };
@@ -136,12 +165,14 @@ public:
     [[nodiscard]] const Catalog& catalog() const noexcept { return catalog_; }
     [[nodiscard]] storage::Store& store() noexcept { return store_; }
     [[nodiscard]] observe::Metrics& metrics() noexcept { return metrics_; }
+    [[nodiscard]] const SchedulerLimits& limits() const noexcept { return limits_; }
 
 private:
     base::ShardPool& pool_;
     storage::Store& store_;
     const Catalog& catalog_;
     observe::Metrics& metrics_;
+    const SchedulerLimits limits_;
     std::vector<std::unique_ptr<ShardScheduler>> shards_;
 };
 

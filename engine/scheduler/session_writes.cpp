@@ -58,14 +58,39 @@ base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to, base::Run
     std::erase_if(pending_.journal, is_its);
     std::erase_if(pending_.new_runs, is_it);
     std::erase_if(pending_.run_updates, is_it);
-    rollback_.emplace();
-    rollback_->rollback_to = to;
-    rollback_->deleted_runs.push_back(run);
-    co_return co_await base::from_callback<base::Status>([this](auto done) {
-        on_rolled_back_.push_back(
-            [done = std::move(done)](const base::Status& written) mutable { done(written); });
+    storage::ThreadWrite write;
+    write.rollback_to = to;
+    write.deleted_runs.push_back(run);
+    co_return co_await write_alone(std::move(write));
+}
+
+base::Task<base::Status> ThreadSession::write_alone(storage::ThreadWrite write,
+                                                    base::UniqueFunction<void()> then) {
+    if (lost_) {
+        co_return *lost_;
+    }
+    co_return co_await base::from_callback<base::Status>([&](auto done) {
+        alone_.push_back({std::move(write), [done = std::move(done), then = std::move(then)](
+                                                const base::Status& written) mutable {
+                              if (written && then) {
+                                  then();
+                              }
+                              done(written);
+                          }});
         post_flush();
     });
+}
+
+base::Task<base::Status> ThreadSession::delete_now(std::int64_t if_expires_at_us,
+                                                   base::Error told) {
+    storage::ThreadWrite write;
+    write.delete_thread = true;
+    write.if_expires_at_us = if_expires_at_us;
+    // At once: what came in between must find that the thread is gone, not be written to it.
+    base::UniqueFunction<void()> then = [self = shared_from_this(), told = std::move(told)] {
+        self->lose(told, false);
+    };
+    co_return co_await write_alone(std::move(write), std::move(then));
 }
 
 base::Task<base::Status> ThreadSession::write_now() {
@@ -76,14 +101,15 @@ base::Task<base::Status> ThreadSession::write_now() {
 }
 
 void ThreadSession::flush() {
-    if (writing_ || lost_ || (!dirty_ && !rollback_)) {
+    if (writing_ || lost_ || (!dirty_ && alone_.empty())) {
         return;
     }
     writing_ = true;
     storage::ThreadWrite write;
-    if (rollback_) {
-        write = *std::exchange(rollback_, std::nullopt);
-        in_flight_ = std::exchange(on_rolled_back_, {});
+    if (!alone_.empty()) {
+        write = std::move(alone_.front().write);
+        in_flight_.push_back(std::move(alone_.front().done));
+        alone_.pop_front();
     } else {
         dirty_ = false;
         write = std::exchange(pending_, {});

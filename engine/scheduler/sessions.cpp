@@ -100,6 +100,7 @@ base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
         wanted.thread_id = thread;
         wanted.create_if_missing = options.create;
         wanted.metadata = options.metadata;
+        wanted.ttl = options.ttl;
         auto outcome = co_await base::from_callback<base::Result<storage::ClaimOutcome>>(
             [&](auto done) { context_.store.claim(std::move(wanted), std::move(done)); });
         if (!outcome) {
@@ -138,9 +139,9 @@ void ShardScheduler::Sessions::drop_ended(const base::RunId& run) {
     ended_by_id_.erase(run);
 }
 
-void ShardScheduler::Sessions::drop_ended_of(const base::ThreadId& thread) {
+void ShardScheduler::Sessions::drop_ended_of(const std::unordered_set<base::ThreadId>& threads) {
     std::erase_if(ended_by_id_,
-                  [&](const auto& each) { return each.second->row().thread_id == thread; });
+                  [&](const auto& each) { return threads.contains(each.second->row().thread_id); });
 }
 
 std::size_t ShardScheduler::Sessions::active_runs() const noexcept {
@@ -149,6 +150,36 @@ std::size_t ShardScheduler::Sessions::active_runs() const noexcept {
         total += entry.session->active_runs();
     }
     return total;
+}
+
+base::Task<bool> ShardScheduler::Sessions::expire(const storage::ExpiredThread& due) {
+    auto session = find(due.id);
+    if (session == nullptr && opening_.contains(due.id)) {
+        co_return false;
+    }
+    const bool prunes = due.strategy == storage::TtlStrategy::keep_latest;
+    const bool is_long = due.rows > ThreadSession::kSliceRows;
+    if (session == nullptr && due.is_ours && !prunes && !is_long) {
+        // Nobody here writes for it, and who claims it in between raises the epoch.
+        storage::ThreadWrite write;
+        write.key = due.key;
+        write.thread_id = due.id;
+        write.epoch = due.epoch;
+        write.delete_thread = true;
+        write.if_expires_at_us = due.expires_at_us;
+        const auto deleted = co_await base::from_callback<base::Status>(
+            [&](auto done) { context_.store.write(std::move(write), std::move(done)); });
+        co_return deleted.has_value();
+    }
+    if (session == nullptr) {
+        auto opened = co_await open_existing(due.id);
+        if (!opened) {
+            co_return false;
+        }
+        session = std::move(opened->session);
+    }
+    const auto expired = co_await session->expire(due);
+    co_return expired.has_value();
 }
 
 void ShardScheduler::Sessions::recover(base::ThreadId thread) {

@@ -4,6 +4,7 @@
 #include <list>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "engine/base/signal.hpp"
 #include "engine/scheduler/thread_session.hpp"
@@ -13,8 +14,9 @@ namespace heddle::scheduler {
 /// How open() treats a thread that is not there, or not free.
 struct OpenOptions {
     bool create = false;
-    std::string metadata = "{}";  ///< of a thread that is created
-    bool wait_for_owner = false;  ///< see ShardScheduler::submit
+    std::string metadata = "{}";            ///< of a thread that is created
+    std::optional<storage::ThreadTtl> ttl;  ///< likewise
+    bool wait_for_owner = false;            ///< see ShardScheduler::submit
     base::Instant waits_until{};  ///< set by open(): those in line wait side by side, not in turn
 };
 
@@ -42,8 +44,10 @@ public:
     [[nodiscard]] RunHandle find_ended(const base::RunId& run) const;
     /// Deleted runs are not to be read any more.
     void drop_ended(const base::RunId& run);
-    void drop_ended_of(const base::ThreadId& thread);
+    void drop_ended_of(const std::unordered_set<base::ThreadId>& threads);
     [[nodiscard]] std::size_t active_runs() const noexcept;
+    /// @return whether it was done
+    base::Task<bool> expire(const storage::ExpiredThread& due);
     void recover(base::ThreadId thread);
     void abandon_all();
     void hand_over_all();

@@ -160,12 +160,8 @@ base::Task<base::Status> ThreadSession::remove() {
     if (lost_) {
         co_return *lost_;
     }
-    pending_.delete_thread = true;
-    auto written = co_await write_now();
-    if (written) {
-        lose({base::ErrorCode::not_found, "Thread not found"}, false);
-    }
-    co_return written;
+    base::Error gone{base::ErrorCode::not_found, "Thread not found"};
+    co_return co_await delete_now(0, std::move(gone));
 }
 
 void ThreadSession::hand_over() {
@@ -203,6 +199,9 @@ void ThreadSession::lose(const base::Error& error, bool recover) {
     }
     for (auto& done : std::exchange(on_written_, {})) {
         done(error);
+    }
+    for (auto& each : std::exchange(alone_, {})) {
+        each.done(error);
     }
     count_runs(0, 0);
     idle_changed_.notify_all();
@@ -313,7 +312,7 @@ base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
             lose(events.error(), true);
             co_return;
         }
-        for (auto& each : logged_events(run->row_.id, std::move(*events))) {
+        for (auto& each : logged_events(run->row_.id, std::move(events->events))) {
             run->log_.append(std::move(each));
         }
     }
@@ -331,6 +330,11 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     auto ready = co_await load_position(*run);
     if (ready && !lost_ && run->resumed_ && !run->request_.stream_modes.empty()) {
         ready = co_await replay_log(*run);
+    }
+    if (ready && !lost_ && run->resumed_) {
+        // The attempt counts before it does anything: a run that takes its engine with it in its
+        // first superstep would be begun again for ever.
+        ready = co_await write_now();
     }
     if (lost_) {
         co_return;
@@ -420,7 +424,7 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     if (lost_) {
         co_return *lost_;
     }
-    for (auto& each : logged_events(run.row_.id, std::move(*events))) {
+    for (auto& each : logged_events(run.row_.id, std::move(events->events))) {
         run.log_.append(std::move(each));
     }
     if (run.row_.attempt > 1) {
@@ -455,9 +459,7 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
     const bool failed = result.status != storage::RunStatus::success;
     set_run_status(*run, result.status, failed ? error_json(result.error) : std::string{},
                    run->row_.attempt);
-    if (run->request_.temporary_thread && queue_.is_idle()) {
-        pending_.delete_thread = true;
-    } else if (queue_.is_idle()) {
+    if (queue_.is_idle()) {
         pending_.status = result.thread_status;
         pending_.interrupts = base::dump_json(result.interrupts);
     }
@@ -482,8 +484,14 @@ void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
         context_.keep_ended(run);
     }
     idle_changed_.notify_all();
-    if (run->request_.temporary_thread && queue_.is_idle()) {
+    if (!queue_.is_idle()) {
+        return;
+    }
+    if (run->request_.temporary_thread) {
+        // Nobody goes on with it; who asks again reads it back, until the sweep deletes it.
         lose({base::ErrorCode::not_found, "Thread not found"}, false);
+    } else {
+        prune_soon();
     }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -38,13 +39,16 @@ struct SessionContext {
 /// shard outlive its place in the session table.
 class ThreadSession : public std::enable_shared_from_this<ThreadSession> {
 public:
+    /// Rows that leave the disk with one write: so that nobody's write waits long behind it.
+    static constexpr storage::Seq kSliceRows = 1000;
+
     ThreadSession(SessionContext& context, storage::ClaimOutcome claim);
     ~ThreadSession();
 
     [[nodiscard]] const storage::ThreadRow& thread() const noexcept { return thread_; }
     [[nodiscard]] bool is_lost() const noexcept { return lost_.has_value(); }
     [[nodiscard]] bool is_idle() const noexcept {
-        return queue_.is_idle() && !writing_ && on_written_.empty();
+        return queue_.is_idle() && !writing_ && on_written_.empty() && alone_.empty();
     }
     /// How many runs have ended here. Who read the store before the last may have missed it.
     [[nodiscard]] std::uint64_t settled_runs() const noexcept { return settled_runs_; }
@@ -61,9 +65,13 @@ public:
     bool cancel_run(const base::RunId& run, const base::Error& reason, bool roll_back);
     void cancel_all(const base::Error& reason);
     base::Task<base::Status> patch_metadata(const base::Json& changes);
+    base::Task<base::Status> set_ttl(storage::ThreadTtl ttl);
     base::Task<base::Status> remove_run(base::RunId run);
     /// Cancels everything, waits until it has stopped, deletes the thread.
     base::Task<base::Status> remove();
+    /// The thread's time is over: deletes it, or all but its newest checkpoint. @return conflict if
+    /// it is in use again
+    base::Task<base::Status> expire(storage::ExpiredThread due);
     /// This engine leaves: the executing run stops after its superstep, nothing is started any
     /// more, and then the thread is free for the next engine, which goes on with its runs.
     void hand_over();
@@ -104,6 +112,22 @@ private:
     void write_soon(Written done);
     base::Task<base::Status> write_now();
     base::Task<base::Status> roll_back_now(storage::Seq to, base::RunId run);
+    /// Commits `write` before everything that is pending, and apart from it.
+    /// @param then  called at once when it is on disk, before anything else is written
+    base::Task<base::Status> write_alone(storage::ThreadWrite write,
+                                         base::UniqueFunction<void()> then = {});
+    base::Task<base::Status> delete_now(std::int64_t if_expires_at_us, base::Error told);
+
+    // session_retention.cpp
+    base::Task<base::Status> keep_latest();
+    /// Takes the rows below `first` away, which must be on disk and not above the head, while no
+    /// run is here that could want them back.
+    base::Task<base::Status> prune(storage::Seq first, bool stop_ttl);
+    void prune_soon();
+    base::Task<> prune_old();
+    [[nodiscard]] storage::Seq head() const noexcept {
+        return position_ ? position_->seq : thread_.head;
+    }
     void post_flush();
     void flush();
     void on_flushed(const base::Status& status);
@@ -124,12 +148,17 @@ private:
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges
     std::int64_t counted_waiting_ = 0;
 
+    bool pruning_ = false;
+    base::Instant prune_again_at_{};
+
+    struct Alone {
+        storage::ThreadWrite write;
+        Written done;
+    };
     storage::ThreadWrite pending_;
-    /// Goes before pending_, and alone.
-    std::optional<storage::ThreadWrite> rollback_;
-    std::vector<Written> on_rolled_back_;
-    bool dirty_ = false;    ///< pending_ holds something
-    bool writing_ = false;  ///< a write is on its way
+    std::deque<Alone> alone_;  ///< go before pending_, each by itself
+    bool dirty_ = false;       ///< pending_ holds something
+    bool writing_ = false;     ///< a write is on its way
     bool flush_posted_ = false;
     std::vector<Written> on_written_;  ///< for pending_
     std::vector<Written> in_flight_;   ///< for the write on its way

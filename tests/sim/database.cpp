@@ -374,6 +374,24 @@ public:
                                 });
         operation->dies_with_process = early;
     }
+    void find_expired(std::int32_t limit,
+                      Completion<Result<std::vector<storage::ExpiredThread>>> done) override {
+        wire_->read<std::vector<storage::ExpiredThread>>(
+            std::move(done), [wire = wire_, limit](auto answer) {
+                wire->inner().find_expired(limit, std::move(answer));
+            });
+    }
+    void claim_key(storage::KeyClaim claim, Completion<Result<storage::KeyHolder>> done) override {
+        wire_->read<storage::KeyHolder>(std::move(done),
+                                        [wire = wire_, claim = std::move(claim)](auto answer) {
+                                            wire->inner().claim_key(claim, std::move(answer));
+                                        });
+    }
+    void delete_expired_keys(std::int32_t limit, Completion<Result<std::int32_t>> done) override {
+        wire_->read<std::int32_t>(std::move(done), [wire = wire_, limit](auto answer) {
+            wire->inner().delete_expired_keys(limit, std::move(answer));
+        });
+    }
     void load_thread(ThreadId thread, Completion<Result<storage::ThreadRow>> done) override {
         wire_->read<storage::ThreadRow>(std::move(done), [wire = wire_, thread](auto answer) {
             wire->inner().load_thread(thread, std::move(answer));

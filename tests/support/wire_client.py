@@ -75,12 +75,16 @@ class WireClient:
             if fields.get(1, 0) == sequence:
                 return fields
 
-    def request(self, method, path, body=b"", *, query=b"", headers=(), seconds=None):
-        """One whole request. Returns (status, body)."""
+    def request(self, method, path, body=b"", *, query=b"", headers=(), seconds=None, run_id=None,
+                hop=0, accepted=False):
+        """One whole request. Returns (status, body). `hop` and `accepted`: as an edge repeats it."""
         request_id = next(self._ids)
         flat = [part for pair in headers for part in pair]
         self.send(REQUEST, request_id, {1: method, 2: path.encode(), 3: query, 4: flat,
-                                        8: CREDIT_BYTES, 10: body})
+                                        8: CREDIT_BYTES, 10: body,
+                                        **({6: run_id} if run_id else {}),
+                                        **({9: hop} if hop else {}),
+                                        **({12: True} if accepted else {})})
         return self.answer(request_id, seconds=seconds)
 
     def answer(self, request_id, *, seconds=None):

@@ -386,6 +386,108 @@ TEST(Runs, ARepeatOfAFailedOneIsAnsweredAsTheFirst) {
     EXPECT_EQ(api.call("POST", path, run_body("broken", "x"), key).body, first.body);
 }
 
+TEST(Runs, WithoutAThreadObeyAnIdempotencyKeyToo) {
+    TestApi api;
+    const Headers key{{"idempotency-key", "order-7"}};
+    const auto first = api.call("POST", "/runs/wait", run_body("echo", "x"), key);
+    ASSERT_EQ(first.status, 200) << first.body;
+    const auto second = api.call("POST", "/runs/wait", run_body("echo", "x"), key);
+    EXPECT_EQ(first.body, second.body);
+    EXPECT_EQ(first.header("content-location"), second.header("content-location"));
+    const auto other = api.call("POST", "/runs/wait", run_body("echo", "y"), key);
+    EXPECT_EQ(other.status, 422);
+    EXPECT_EQ(other.json().at("code"), "idempotency_mismatch");
+    EXPECT_EQ(api.call("POST", "/threads/count", "{}").body, "0");
+
+    // A thread's keys are its own, and so are those of /chat.
+    const auto path = "/threads/" + api.make_thread() + "/runs/wait";
+    const auto elsewhere = api.call("POST", path, run_body("echo", "y"), key);
+    EXPECT_EQ(elsewhere.status, 200) << elsewhere.body;
+    const auto chat = R"({"agent":"echo","message":"z"})";
+    const auto said = api.call("POST", "/chat", chat, key);
+    ASSERT_EQ(said.status, 200) << said.body;
+    EXPECT_EQ(api.call("POST", "/chat", chat, key).json().at("run_id"), said.json().at("run_id"));
+    EXPECT_EQ(api.call("POST", "/chat", chat).json().at("run_id") == said.json().at("run_id"),
+              false);
+}
+
+TEST(Runs, OfOneKeyAreJoinedWhileTheyRunTheStreamFromItsStart) {
+    TestApi api;
+    const Headers key{{"idempotency-key", "k"}};
+    const auto body = run_body("gated", "x", {{"stream_mode", {"values", "updates"}}});
+    const auto first = api.begin("POST", "/runs/stream", body, key);
+    first->wait_for("event: values");
+    const auto second = api.begin("POST", "/runs/stream", body, key);
+    second->wait_for("event: values");
+    const auto waiting = api.begin("POST", "/runs/wait", body, key);
+    waiting->wait_accepted();
+    api.gate.open();
+    EXPECT_EQ(first->finish().body, second->finish().body);
+    EXPECT_EQ(parse_sse(second->finish().body).front().event, "metadata");
+    EXPECT_EQ(waiting->finish().json().at("messages").size(), 2U);
+    EXPECT_EQ(api.gate.arrived(), 1U) << "one run";
+}
+
+TEST(Runs, ThatFailedOrStoppedAreRepeatedWithTheSameBytes) {
+    TestApi api;
+    const auto path = "/threads/" + api.make_thread() + "/runs/wait";
+    for (const std::string& target : {path, std::string{"/runs/wait"}}) {
+        for (const auto& [name, body] : std::map<std::string, std::string>{
+                 {"broken", run_body("broken", "x")},
+                 {"limit", run_body("pair", "x", {{"config", {{"recursion_limit", 1}}}})},
+                 {"held", run_body("pair", "x", {{"interrupt_before", {"again"}}})}}) {
+            const Headers key{{"idempotency-key", name}};
+            const auto first = api.call("POST", target, body, key);
+            const auto second = api.call("POST", target, body, key);
+            EXPECT_EQ(first.body, second.body) << target << ' ' << name;
+        }
+    }
+}
+
+TEST(Runs, RefuseAKeyOutOfBounds) {
+    TestApi api;
+    const auto path = "/threads/" + api.make_thread() + "/runs";
+    for (const auto& bad : {std::string{}, std::string(256, 'k'), std::string{"two words"},
+                            std::string{"tab\t"}, std::string{"\xc3\xa9"}}) {
+        for (const std::string& target : {path, std::string{"/runs"}}) {
+            const auto reply =
+                api.call("POST", target, run_body("echo", "x"), {{"idempotency-key", bad}});
+            EXPECT_EQ(reply.status, 422) << bad;
+            EXPECT_EQ(reply.json().at("field"), "Idempotency-Key");
+        }
+    }
+    const auto twice = api.call("POST", path, run_body("echo", "x"),
+                                {{"idempotency-key", "a"}, {"idempotency-key", "b"}});
+    EXPECT_EQ(twice.status, 422);
+    EXPECT_EQ(
+        api.call("POST", path, run_body("echo", "x"), {{"idempotency-key", std::string(255, '~')}})
+            .status,
+        200);
+    EXPECT_EQ(api.call("GET", path).json().size(), 1U);
+}
+
+TEST(Runs, OfARefusedRequestDoNotUseUpItsKey) {
+    TestApi api;
+    const Headers key{{"idempotency-key", "k"}};
+    const auto thread = base::make_uuid_v7().to_string();
+    const auto path = "/threads/" + thread + "/runs/wait";
+    EXPECT_EQ(api.call("POST", path, run_body("echo", "x"), key).status, 404);
+    ASSERT_EQ(api.call("POST", "/threads", Json{{"thread_id", thread}}.dump()).status, 200);
+    EXPECT_EQ(api.call("POST", path, run_body("echo", "x"), key).status, 200);
+}
+
+TEST(Runs, WithoutAThreadAreAnsweredAgainAfterTheirEngineDied) {
+    TestApi api;
+    auto request =
+        run_request("/runs/wait", run_body("echo", "x"), base::make_uuid_v7().to_string());
+    const auto first = api.begin(request)->finish();
+    request.hop = 1;
+    request.accepted = true;
+    const auto again = api.begin(request)->finish();
+    EXPECT_EQ(again.status, 200) << again.body;
+    EXPECT_EQ(again.body, first.body);
+}
+
 TEST(Runs, WithoutAThreadLeaveNothingBehindUnlessKept) {
     TestApi api;
     auto request =

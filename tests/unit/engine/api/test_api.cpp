@@ -207,7 +207,7 @@ void Exchange::fail(ErrorCode code) {
     change([&](Reply& reply) { reply.failed = base::error_traits(code).wire_name; });
 }
 
-TestApi::TestApi(ApiOptions options) {
+TestApi::TestApi(ApiOptions options, scheduler::SchedulerLimits limits) {
     const auto echo = std::make_shared<const EchoNode>();
     graph::Channels counts{{"count", graph::Reducer::last_value, nullptr, {}}};
     std::vector<std::shared_ptr<const graph::Graph>> graphs{
@@ -219,7 +219,6 @@ TestApi::TestApi(ApiOptions options) {
     catalog_ = std::make_unique<scheduler::Catalog>(std::move(graphs));
     store_ = storage::make_memory_store(database_, {}, metrics);
     shards_ = std::make_unique<base::ShardPool>(2, 1024);
-    scheduler::SchedulerLimits limits;
     limits.owner_wait_max = std::chrono::milliseconds{50};
     scheduler_ =
         std::make_unique<scheduler::Scheduler>(*shards_, *store_, *catalog_, metrics, limits);

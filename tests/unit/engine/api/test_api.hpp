@@ -102,7 +102,7 @@ using ExchangePtr = std::shared_ptr<Exchange>;  // NOLINT: the shard's coroutine
 /// broken (its node fails) and counter (no messages channel).
 class TestApi {
 public:
-    explicit TestApi(ApiOptions options = {});
+    explicit TestApi(ApiOptions options = {}, scheduler::SchedulerLimits limits = {});
     ~TestApi();
 
     ExchangePtr begin(const std::string& method,

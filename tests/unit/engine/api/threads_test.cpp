@@ -29,6 +29,32 @@ TEST(Threads, AreMadeReadPatchedAndDeleted) {
     EXPECT_EQ(api.call("PATCH", path, "{}").status, 404);
 }
 
+TEST(Threads, HaveATimeToLiveThatIsShownWhenAskedFor) {
+    TestApi api;
+    const auto made = api.call("POST", "/threads", R"({"ttl":{"ttl":90.5,"strategy":"delete"}})");
+    ASSERT_EQ(made.status, 200) << made.body;
+    EXPECT_FALSE(made.json().contains("ttl"));
+    const auto path = "/threads/" + made.json().at("thread_id").get<std::string>();
+    auto ttl = api.call("GET", path + "?include=ttl").json().at("ttl");
+    EXPECT_EQ(ttl.at("strategy"), "delete");
+    EXPECT_EQ(ttl.at("ttl_minutes"), 90.5);
+    EXPECT_TRUE(ttl.at("expires_at").is_string());
+    const auto patched = api.call("PATCH", path, R"({"ttl":{"ttl":10,"strategy":"keep_latest"}})");
+    ASSERT_EQ(patched.status, 200) << patched.body;
+    ttl = api.call("GET", path + "?include=ttl").json().at("ttl");
+    EXPECT_EQ(ttl.at("strategy"), "keep_latest");
+    EXPECT_EQ(ttl.at("ttl_minutes"), 10);
+    const auto without = "/threads/" + api.make_thread();
+    EXPECT_TRUE(api.call("GET", without + "?include=ttl").json().at("ttl").is_null());
+    EXPECT_FALSE(api.call("GET", without).json().contains("ttl"));
+    scheduler::SchedulerLimits limits;
+    limits.thread_ttl =
+        storage::ThreadTtl{storage::TtlStrategy::delete_thread, std::chrono::minutes{7}};
+    TestApi other{{}, limits};
+    const auto defaulted = "/threads/" + other.make_thread();
+    EXPECT_EQ(other.call("GET", defaulted + "?include=ttl").json().at("ttl").at("ttl_minutes"), 7);
+}
+
 TEST(Threads, TakeTheIdOfTheBodyWhateverTheEdgeGuessed) {
     TestApi api;
     for (int i = 0; i < 8; ++i) {
@@ -70,7 +96,13 @@ TEST(Threads, RefuseWhatTheyDoNotObey) {
         EXPECT_EQ(reply.status, 422) << body;
         return reply.json().at("field").get<std::string>();
     };
-    EXPECT_EQ(field_of("/threads", R"({"ttl":{"ttl":5}})"), "ttl");
+    for (const auto* ttl : {R"({"ttl":{}})", R"({"ttl":{"ttl":0}})", R"({"ttl":{"ttl":-1}})",
+                            R"({"ttl":{"ttl":1e300}})", R"({"ttl":{"ttl":"5"}})"}) {
+        EXPECT_EQ(field_of("/threads", ttl), "ttl.ttl") << ttl;
+    }
+    EXPECT_EQ(field_of("/threads", R"({"ttl":{"ttl":5,"strategy":"archive"}})"), "ttl.strategy");
+    EXPECT_EQ(field_of("/threads", R"({"ttl":{"ttl":5,"sweep":1}})"), "ttl.sweep");
+    EXPECT_EQ(field_of("/threads", R"({"ttl":5})"), "ttl");
     EXPECT_EQ(field_of("/threads", R"({"supersteps":[{"updates":[]}]})"), "supersteps");
     EXPECT_EQ(field_of("/threads", R"({"thread_id":"user-42"})"), "thread_id");
     EXPECT_EQ(field_of("/threads", R"({"metadata":[]})"), "metadata");

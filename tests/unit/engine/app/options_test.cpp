@@ -48,6 +48,31 @@ TEST(Options, AreReadFromTheCommandLine) {
     EXPECT_EQ(options.shards, 2U);
     EXPECT_EQ(options.drain_seconds, 3U);
     EXPECT_EQ(options.lease_ms, 2'000U);
+    EXPECT_EQ(options.attempts_max, 3);
+    EXPECT_EQ(options.idempotency_key_seconds, 86'400U);
+    EXPECT_EQ(options.thread_ttl_minutes, 0U) << "nothing goes by itself";
+    EXPECT_EQ(options.checkpoints_kept, 0U);
+}
+
+TEST(Options, OfRetentionAreReadAndBounded) {
+    const ConfigFile file{
+        "listen: ipc:///a\nstore: 'memory:'\nagents: b\nattempts-max: 5\n"
+        "idempotency-key-seconds: 3600\nstateless-result-seconds: 30\nthread-ttl-minutes: 60\n"
+        "thread-ttl-strategy: keep_latest\ncheckpoints-kept: 100\nsweep-seconds: 60\n"};
+    const auto result = read({"--config", file.path.c_str()});
+    const auto& options = std::get<Options>(result);
+    EXPECT_EQ(options.attempts_max, 5);
+    EXPECT_EQ(options.idempotency_key_seconds, 3'600U);
+    EXPECT_EQ(options.stateless_result_seconds, 30U);
+    EXPECT_EQ(options.thread_ttl_minutes, 60U);
+    EXPECT_EQ(options.thread_ttl_strategy, "keep_latest");
+    EXPECT_EQ(options.checkpoints_kept, 100U);
+    EXPECT_EQ(options.sweep_seconds, 60U);
+    for (const auto* wrong :
+         {"attempts-max: 0\n", "idempotency-key-seconds: 0\n", "thread-ttl-strategy: archive\n",
+          "checkpoints-kept: -1\n", "sweep-seconds: 0\n", "thread-ttl-minutes: 99999999\n"}) {
+        EXPECT_NE(problem_of(ConfigFile{wrong}).find(":1: "), std::string::npos) << wrong;
+    }
 }
 
 TEST(Options, OfTheCommandLineWinOverTheFile) {

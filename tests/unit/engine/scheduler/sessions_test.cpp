@@ -219,17 +219,40 @@ TEST_F(Sessions, ARepeatedRunIdJoinsAndNeverRunsTwice) {
     EXPECT_EQ(mismatch.error().code, base::ErrorCode::idempotency_mismatch);
 }
 
-TEST_F(Sessions, ATemporaryThreadGoesWithItsRun) {
-    const auto engine = make_engine();
-    auto stateless = request("echo", "hello");
-    stateless.temporary_thread = true;
-    ASSERT_TRUE(run(*engine, stateless));
-    const auto state =
-        engine->on_shard<bool>(thread_, [this](ShardScheduler& on) -> base::Task<bool> {
-            const auto loaded = co_await on.load_state(thread_, std::nullopt);
-            co_return loaded.has_value();
+TEST_F(Sessions, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
+    const auto deadly = request("gated", "deadly");
+    std::vector<std::unique_ptr<TestEngine>> dead;  // the gate still refers to them
+    for (std::size_t attempt = 1; attempt <= 3; ++attempt) {
+        dead.push_back(make_engine());
+        if (attempt == 1) {
+            ASSERT_TRUE(accept(*dead.back(), deadly));
+        }
+        const auto until = soon();
+        while (gate_.arrived() < attempt) {
+            ASSERT_LT(base::system_clock().now(), until);
+            std::this_thread::yield();
+        }
+        dead.back()->kill();  // in the middle of its first superstep
+    }
+    const auto heir = make_engine();
+    const auto after = run(*heir, request("echo", "after"));
+    ASSERT_TRUE(after);
+    EXPECT_EQ(after->status, storage::RunStatus::success) << "the thread goes on";
+    const auto rows = heir->on_shard<base::Result<std::vector<storage::RunRow>>>(
+        thread_,
+        [this, &heir](ShardScheduler&) -> base::Task<base::Result<std::vector<storage::RunRow>>> {
+            storage::RunFilter filter;
+            co_return co_await base::from_callback<base::Result<std::vector<storage::RunRow>>>(
+                [&](auto done) {
+                    heir->scheduler().store().list_runs(thread_, filter, std::move(done));
+                });
         });
-    EXPECT_FALSE(state);
+    ASSERT_TRUE(rows);
+    ASSERT_EQ(rows->size(), 2U);
+    EXPECT_EQ(rows->back().status, storage::RunStatus::error);
+    EXPECT_EQ(rows->back().attempt, 3);
+    EXPECT_EQ(parse_stored_error(rows->back().error).message, "given up after 3 attempts");
+    EXPECT_EQ(gate_.arrived(), 3U);
 }
 
 TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {

@@ -86,11 +86,11 @@ std::shared_ptr<const graph::Graph> make_gated_graph(Gate& gate) {
 
 TestEngine::TestEngine(std::unique_ptr<storage::Store> store,
                        const Catalog& catalog,
-                       OwnershipLimits ownership)
+                       OwnershipLimits ownership,
+                       const SchedulerLimits& limits)
     : store_{std::move(store)},
       shards_{std::make_unique<base::ShardPool>(2, 4096)},
-      scheduler_{
-          std::make_unique<Scheduler>(*shards_, *store_, catalog, metrics_, SchedulerLimits{})},
+      scheduler_{std::make_unique<Scheduler>(*shards_, *store_, catalog, metrics_, limits)},
       ownership_{std::make_unique<Ownership>(*scheduler_, "test", ownership)} {
     const auto started = ownership_->start();
     HEDDLE_ASSERT(started);

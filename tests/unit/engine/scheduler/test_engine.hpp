@@ -39,12 +39,14 @@ class TestEngine {
 public:
     TestEngine(std::unique_ptr<storage::Store> store,
                const Catalog& catalog,
-               OwnershipLimits ownership = {});
+               OwnershipLimits ownership = {},
+               const SchedulerLimits& limits = {});
     ~TestEngine();
 
     /// What a process that is killed does: stops without a word to the store.
     void kill();
     [[nodiscard]] Ownership& ownership() { return *ownership_; }
+    [[nodiscard]] Scheduler& scheduler() { return *scheduler_; }
     [[nodiscard]] const observe::Metrics& metrics() const { return metrics_; }
 
     /// Runs `body(ShardScheduler&)`, a coroutine, on the thread's shard and waits for its value.

@@ -8,7 +8,7 @@ from local.processes import LocalError, tail
 
 RESUME_SECONDS = 40.0
 PAIRS = 0.4  # probability of a second strike at the same time, after the first round
-FAMILIES = (nemeses.ENGINE_KINDS, nemeses.EDGE_KINDS, nemeses.STORE_KINDS)
+FAMILIES = (nemeses.STORE_KINDS, nemeses.EDGE_KINDS, nemeses.ENGINE_KINDS)
 POLL_SECONDS = 0.02
 
 
@@ -55,7 +55,8 @@ class Storm:
             self._say(f"{strike.kind}: {strike.target or 'nobody'}")
         # How long it lasts is the test's own input, not a wait for something to be over.
         await asyncio.sleep(max(strike.seconds for strike in strikes))
-        for strike in strikes:
+        # The store first: engines that start need it.
+        for strike in sorted(strikes, key=lambda one: FAMILIES.index(family(type(one)))):
             await self._carry_out(strike, strike.end)
         self._watch()
         names = " and ".join(f"{strike.kind} of {strike.target}" for strike in strikes)

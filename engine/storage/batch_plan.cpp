@@ -1,6 +1,8 @@
 #include "engine/storage/batch_plan.hpp"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 
 namespace heddle::storage {
 
@@ -54,9 +56,37 @@ public:
         for (const auto& run : write.deleted_runs) {
             plan_.deleted_runs.push_back({write.key, run});
         }
+        for (const auto& call : write.tool_calls) {
+            const CallKey key{write.key, call.seq, call.task_id, call.number};
+            const auto [at, is_new] = call_at_.try_emplace(key, plan_.tool_calls.size());
+            if (is_new) {
+                plan_.tool_calls.push_back({write.key, &call});
+            } else {
+                plan_.tool_calls[at->second].row = &call;
+            }
+        }
+        if (write.tool_calls_done != kNoSeq) {
+            auto& done = done_[write.key];
+            done = std::max(done, write.tool_calls_done);
+        }
+    }
+    // What was recorded and is over within one batch is never written.
+    void finish() {
+        if (done_.empty()) {
+            return;
+        }
+        std::erase_if(plan_.tool_calls, [this](const PlannedToolCall& call) {
+            const auto at = done_.find(call.key);
+            return at != done_.end() && call.row->seq <= at->second;
+        });
+        for (const auto& [key, seq] : done_) {
+            plan_.tool_calls_done.push_back({key, seq});
+        }
     }
 
 private:
+    using CallKey = std::tuple<ThreadKey, Seq, base::Uuid, std::int32_t>;
+
     void merge_thread(const ThreadWrite& write) {
         const auto [at, is_new] = thread_at_.try_emplace(write.key, plan_.threads.size());
         if (is_new) {
@@ -97,6 +127,8 @@ private:
     std::unordered_map<ThreadKey, std::size_t> thread_at_;
     std::unordered_map<RunId, std::size_t> new_run_at_;
     std::unordered_map<RunId, std::size_t> update_at_;
+    std::map<CallKey, std::size_t> call_at_;
+    std::map<ThreadKey, Seq> done_;
 };
 
 // One statement cannot update or insert a row and delete it as well; deleting comes last.
@@ -121,6 +153,7 @@ BatchPlan plan_batch(std::span<const ThreadWrite* const> writes) {
     for (const auto* write : writes) {
         planner.add(*write);
     }
+    planner.finish();
     drop_deleted(plan);
     std::sort(plan.threads.begin(), plan.threads.end(),
               [](const MergedThread& a, const MergedThread& b) { return a.key < b.key; });

@@ -60,12 +60,23 @@ struct PlannedDelete {
     RunId id;
 };
 
+struct PlannedToolCall {
+    ThreadKey key = 0;
+    const ToolCallRow* row = nullptr;
+};
+struct PlannedDone {
+    ThreadKey key = 0;
+    Seq seq = kNoSeq;  ///< tool calls of checkpoints up to this one go
+};
+
 struct BatchPlan {
     std::vector<MergedThread> threads;  ///< each key once, ascending: locks are taken in one order
     std::vector<PlannedJournal> journal;
     std::vector<PlannedRun> new_runs;
     std::vector<PlannedUpdate> run_updates;  ///< each run once: the last one counts
     std::vector<PlannedDelete> deleted_runs;
+    std::vector<PlannedToolCall> tool_calls;   ///< each once: the last one counts; none that goes
+    std::vector<PlannedDone> tool_calls_done;  ///< each key once
 };
 
 /// @param writes  in the order of the calls, admitted by one BatchCut, none that stands alone; must

@@ -54,7 +54,8 @@ Status check_ttl(const std::optional<ThreadTtl>& ttl) {
 Status check_alone(const ThreadWrite& write) {
     const bool is_plain = !write.status && !write.metadata && !write.interrupts && !write.release &&
                           write.journal.empty() && write.new_runs.empty() &&
-                          write.run_updates.empty();
+                          write.run_updates.empty() && write.tool_calls.empty() &&
+                          write.tool_calls_done == kNoSeq;
     const int kinds = (write.rollback_to ? 1 : 0) + (write.prune ? 1 : 0) + (write.ttl ? 1 : 0);
     const bool deletes = write.delete_thread || !write.deleted_runs.empty();
     if (write.rollback_to && (!is_plain || kinds > 1 || *write.rollback_to < kNoSeq)) {
@@ -82,6 +83,12 @@ Status check_write(const ThreadWrite& write) {
     }
     if (auto checked = check_alone(write); !checked) {
         return checked;
+    }
+    for (const auto& call : write.tool_calls) {
+        if (call.seq <= write.tool_calls_done || call.number < 0) {
+            return base::Error{base::ErrorCode::invalid_argument,
+                               "a tool call belongs to a superstep that is not over", "tool_calls"};
+        }
     }
     for (const auto& run : write.new_runs) {
         if (run.request_hash.size() > kRequestHashBytesMax) {
@@ -138,7 +145,8 @@ Status check_filter(const ThreadFilter& filter) {
 
 std::size_t rows_of(const ThreadWrite& write) noexcept {
     return std::max<std::size_t>(1, write.journal.size() + write.new_runs.size() +
-                                        write.run_updates.size() + write.deleted_runs.size());
+                                        write.run_updates.size() + write.deleted_runs.size() +
+                                        write.tool_calls.size());
 }
 
 std::size_t bytes_of(const ThreadWrite& write) noexcept {
@@ -161,6 +169,9 @@ std::size_t bytes_of(const ThreadWrite& write) noexcept {
     }
     for (const auto& update : write.run_updates) {
         bytes += update.error.size();
+    }
+    for (const auto& call : write.tool_calls) {
+        bytes += call.answer.size();
     }
     return bytes;
 }

@@ -13,7 +13,9 @@ inline constexpr std::size_t kRequestHashBytesMax = 64;
 inline constexpr std::size_t kKeyBytesMax = 64;
 
 /// @return invalid_argument naming the field if a text in `write` could not be stored by every
-///         driver: metadata that is no JSON object or holds U+0000, a request_hash that is too long
+///         driver: metadata that is no JSON object or holds U+0000, a request_hash that is too
+///         long; or if it contradicts itself: a rollback that does not stand alone, a tool call of
+///         a superstep that it says is over
 Status check_write(const ThreadWrite& write);
 Status check_claim(const ThreadClaim& claim);
 Status check_key(const KeyClaim& claim);

@@ -82,7 +82,7 @@ struct RunRow {
     std::string kwargs = "{}";    ///< JSON object: everything needed to execute it again
     std::string multitask_strategy = "enqueue";
     std::string request_hash;  ///< of the body that made it: a repeat must match. At most 64 bytes
-    std::string error;         ///< JSON object {error, message} once it failed, else empty
+    std::string error;         ///< JSON object that says how it ended, unless well; opaque here
     std::int32_t attempt = 0;  ///< how many times an engine has started it
     std::int64_t created_at_us = 0;
     std::int64_t updated_at_us = 0;
@@ -123,6 +123,16 @@ struct JournalPrune {
     bool stop_ttl = false;  ///< the thread does not expire again until it is written to
 };
 
+/// One call of a tool, recorded before it is made (ADR 0011). Its key is thread, seq, task_id and
+/// number.
+struct ToolCallRow {
+    Seq seq = 0;              ///< of the checkpoint from which the superstep that makes it starts
+    base::Uuid task_id;       ///< of its task in that superstep
+    std::int32_t number = 0;  ///< of the call within the task, from 0
+    RunId run_id;             ///< the run that made it, or made it again, last
+    std::string answer;       ///< encoded by engine/nodes, opaque here; empty: none is known
+};
+
 /// Everything that changes for one thread, committed together or not at all.
 struct ThreadWrite {
     ThreadKey key = 0;
@@ -135,8 +145,13 @@ struct ThreadWrite {
     std::vector<RunRow> new_runs;
     std::vector<RunUpdate> run_updates;
     std::vector<RunId> deleted_runs;
-    /// The journal rows above it go, and head moves to it (kNoSeq: the thread has none left).
-    /// Stands alone with deleted_runs.
+    /// Added, or put in the place of those with the same key.
+    std::vector<ToolCallRow> tool_calls;
+    /// The tool calls of checkpoints up to this one go: their supersteps are over. No write of the
+    /// thread adds any with such a seq after it. kNoSeq: none go.
+    Seq tool_calls_done = kNoSeq;
+    /// The journal rows above it go, with their tool calls, and head moves to it (kNoSeq: the
+    /// thread has none left). Stands alone with deleted_runs.
     std::optional<Seq> rollback_to;
     /// Counts as no use of the thread. Stands alone.
     std::optional<JournalPrune> prune;
@@ -318,6 +333,11 @@ public:
                               Seq before,
                               std::int32_t limit,
                               Completion<Result<std::vector<JournalRow>>> done) = 0;
+    /// The calls on record for the superstep that starts from `seq`, by task_id and number; none if
+    /// there is no such thread.
+    virtual void load_tool_calls(ThreadId thread,
+                                 Seq seq,
+                                 Completion<Result<std::vector<ToolCallRow>>> done) = 0;
     virtual void load_run(ThreadId thread, RunId run, Completion<Result<RunRow>> done) = 0;
     /// For stateless routes that know only the run.
     virtual void find_run(RunId run, Completion<Result<RunRow>> done) = 0;

@@ -75,6 +75,13 @@ Result<std::vector<JournalRow>> Engine::journal(const base::ThreadId& thread,
     return call<Result<std::vector<JournalRow>>>(
         [&](auto done) { store_->list_journal(thread, before, limit, std::move(done)); });
 }
+std::vector<storage::ToolCallRow> Engine::tool_calls(const base::ThreadId& thread,
+                                                     storage::Seq seq) {
+    auto rows = call<Result<std::vector<storage::ToolCallRow>>>(
+        [&](auto done) { store_->load_tool_calls(thread, seq, std::move(done)); });
+    EXPECT_TRUE(rows);
+    return rows ? std::move(rows).value() : std::vector<storage::ToolCallRow>{};
+}
 Result<RunRow> Engine::run(const base::ThreadId& thread, const base::RunId& run) {
     return call<Result<RunRow>>([&](auto done) { store_->load_run(thread, run, std::move(done)); });
 }

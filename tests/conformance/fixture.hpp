@@ -65,6 +65,7 @@ public:
     base::Result<std::vector<JournalRow>> journal(const base::ThreadId& thread,
                                                   storage::Seq before = storage::kNoSeq,
                                                   std::int32_t limit = 1000);
+    std::vector<storage::ToolCallRow> tool_calls(const base::ThreadId& thread, storage::Seq seq);
     base::Result<RunRow> run(const base::ThreadId& thread, const base::RunId& run);
     base::Result<RunRow> find_run(const base::RunId& run);
     base::Result<std::vector<RunRow>> runs(const base::ThreadId& thread,

@@ -205,6 +205,8 @@ void Database::apply(Thread& thread, const ThreadWrite& write) {
         thread.journal.erase(thread.journal.upper_bound(*write.rollback_to), thread.journal.end());
         row.head = *write.rollback_to;
         row.first = std::min(row.first, row.head + 1);
+        std::erase_if(thread.tool_calls,
+                      [&write](const auto& call) { return call.second.seq > *write.rollback_to; });
     }
     for (const auto& step : write.journal) {
         thread.journal.emplace(step.seq, step);
@@ -231,6 +233,11 @@ void Database::apply(Thread& thread, const ThreadWrite& write) {
         if (thread.runs.erase(run) != 0) {
             thread_of_run_.erase(run);
         }
+    }
+    std::erase_if(thread.tool_calls,
+                  [&write](const auto& call) { return call.second.seq <= write.tool_calls_done; });
+    for (const auto& call : write.tool_calls) {
+        thread.tool_calls[{call.seq, call.task_id, call.number}] = call;
     }
     if (write.release) {
         thread.owner.reset();
@@ -445,6 +452,21 @@ Result<std::vector<JournalRow>> Database::list_journal(const ThreadId& thread,
         rows.push_back(row->second);
         rows.back().data.clear();
         rows.back().base = std::max(rows.back().base, found->row.first);
+    }
+    return rows;
+}
+
+std::vector<ToolCallRow> Database::load_tool_calls(const ThreadId& thread, Seq seq) const {
+    const std::lock_guard lock{mutex_};
+    const auto* found = find_thread(thread);
+    std::vector<ToolCallRow> rows;
+    if (found == nullptr) {
+        return rows;
+    }
+    for (const auto& [key, call] : found->tool_calls) {
+        if (call.seq == seq) {
+            rows.push_back(call);
+        }
     }
     return rows;
 }

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -40,6 +41,7 @@ public:
     Result<std::vector<JournalRow>> list_journal(const ThreadId& thread,
                                                  Seq before,
                                                  std::int32_t limit) const;
+    std::vector<ToolCallRow> load_tool_calls(const ThreadId& thread, Seq seq) const;
     Result<RunRow> load_run(const ThreadId& thread, const RunId& run) const;
     Result<RunRow> find_run(const RunId& run) const;
     Result<std::vector<RunRow>> list_runs(const ThreadId& thread, const RunFilter& filter) const;
@@ -51,12 +53,14 @@ private:
         EngineRow row;
         std::int64_t heartbeat_at_us = 0;
     };
+    using CallKey = std::tuple<Seq, base::Uuid, std::int32_t>;
     struct Thread {
         ThreadRow row;
         Epoch epoch = 0;
         std::optional<EngineId> owner;
         std::map<Seq, JournalRow> journal;
         std::unordered_map<RunId, RunRow> runs;
+        std::map<CallKey, ToolCallRow> tool_calls;
     };
 
     struct Key {

@@ -112,6 +112,11 @@ public:
         }
         done(database_.list_journal(thread, before, limit));
     }
+    void load_tool_calls(ThreadId thread,
+                         Seq seq,
+                         Completion<Result<std::vector<ToolCallRow>>> done) override {
+        done(database_.load_tool_calls(thread, seq));
+    }
     void load_run(ThreadId thread, RunId run, Completion<Result<RunRow>> done) override {
         done(database_.load_run(thread, run));
     }

@@ -97,8 +97,23 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_expires_at ON idempotency_keys (expires_at);
 )sql";
 
+// Calls of tools, from before they are made until their superstep is over (ADR 0011). A row changes
+// once, when its answer comes.
+constexpr const char* kToolCalls = R"sql(
+CREATE TABLE tool_calls (
+    thread_key bigint NOT NULL,
+    seq bigint NOT NULL,
+    task_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    number integer NOT NULL,
+    answer bytea NOT NULL,
+    PRIMARY KEY (thread_key, seq, task_id, number)
+) WITH (fillfactor = 50);
+)sql";
+
 // The text at index N brings the schema from version N to N + 1.
-constexpr std::array<const char*, 3> kMigrations{kVersion1, kVersion2, kRetention};
+constexpr std::array<const char*, 4> kMigrations{kVersion1, kVersion2, kRetention,
+                                                    kToolCalls};
 constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
 
 void migrate_in(pqxx::work& transaction) {

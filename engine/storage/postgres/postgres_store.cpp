@@ -213,6 +213,14 @@ public:
                 return postgres::list_journal(connection, thread, before, limit, deadline);
             });
     }
+    void load_tool_calls(ThreadId thread,
+                         Seq seq,
+                         Completion<Result<std::vector<ToolCallRow>>> done) override {
+        run(readers_, std::move(done),
+            [thread, seq](Connection& connection, base::Instant deadline) {
+                return postgres::load_tool_calls(connection, thread, seq, deadline);
+            });
+    }
     void load_run(ThreadId thread, RunId run_id, Completion<Result<RunRow>> done) override {
         run(readers_, std::move(done),
             [thread, run_id](Connection& connection, base::Instant deadline) {

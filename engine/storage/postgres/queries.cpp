@@ -215,6 +215,21 @@ Answer<std::vector<JournalRow>> list_journal(Connection& connection,
         });
 }
 
+Answer<std::vector<ToolCallRow>> load_tool_calls(Connection& connection,
+                                                 const ThreadId& thread,
+                                                 Seq seq,
+                                                 base::Instant deadline) {
+    return answer<std::vector<ToolCallRow>>(
+        connection.execute(kLoadCalls, Parameters{}.add(thread).add(seq), deadline),
+        [](const pqxx::result& rows) {
+            std::vector<ToolCallRow> calls;
+            for (const auto& row : rows) {
+                calls.push_back(read_tool_call(row));
+            }
+            return calls;
+        });
+}
+
 Answer<RunRow> load_run(Connection& connection,
                         const ThreadId& thread,
                         const RunId& run,

@@ -41,6 +41,10 @@ Answer<std::vector<JournalRow>> list_journal(Connection& connection,
                                              Seq before,
                                              std::int32_t limit,
                                              base::Instant deadline);
+Answer<std::vector<ToolCallRow>> load_tool_calls(Connection& connection,
+                                                 const ThreadId& thread,
+                                                 Seq seq,
+                                                 base::Instant deadline);
 Answer<RunRow> load_run(Connection& connection,
                         const ThreadId& thread,
                         const RunId& run,

@@ -62,6 +62,16 @@ JournalRow read_journal(const pqxx::row& row, int first) {
     return step;
 }
 
+ToolCallRow read_tool_call(const pqxx::row& row) {
+    ToolCallRow call;
+    call.seq = row[0].as<Seq>();
+    call.task_id = read_uuid(row[1]);
+    call.number = row[2].as<std::int32_t>();
+    call.run_id = RunId{read_uuid(row[3])};
+    call.answer = read_bytea(row[4]);
+    return call;
+}
+
 RunRow read_run(const pqxx::row& row, const ThreadId& thread, int first) {
     RunRow run;
     run.thread_id = thread;

@@ -24,6 +24,8 @@ inline constexpr int kRunColumns = 11;
 /// Each reads the columns above, which begin at `first`. They throw as pqxx.
 ThreadRow read_thread(const pqxx::row& row, int first = 0);
 JournalRow read_journal(const pqxx::row& row, int first = 0);
+/// seq, task_id, number, run_id, answer
+ToolCallRow read_tool_call(const pqxx::row& row);
 RunRow read_run(const pqxx::row& row, const ThreadId& thread, int first = 0);
 base::Uuid read_uuid(const pqxx::field& field);
 std::string read_text(const pqxx::field& field);

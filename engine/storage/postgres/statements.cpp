@@ -1,5 +1,7 @@
 #include "engine/storage/postgres/statements.hpp"
 
+#include <string>
+
 #include "engine/storage/postgres/rows.hpp"
 #include "engine/storage/postgres/statement_parts.hpp"
 
@@ -51,6 +53,29 @@ const Statement kWrite{"write",
     "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
     "FROM unnest($3::int8[]) AS i (key) WHERE (i.key IN (SELECT key FROM ok)) IS NOT TRUE"};
 
+// The same with what becomes of tool calls, for the batches that have some: the others do not pay
+// for parts that have nothing to do. What one part puts and the other takes away are never the same
+// rows (batch_plan.hpp).
+constexpr const char* kToolCallParts =
+    ", c AS (INSERT INTO heddle.tool_calls AS t (thread_key, seq, task_id, number, run_id, answer) "
+    "SELECT * FROM unnest($40::int8[], $41::int8[], $42::uuid[], $43::int4[], $44::uuid[], "
+    "$45::bytea[]) AS i (key, seq, task_id, number, run_id, answer) "
+    "WHERE " HEDDLE_PG_IN_OK("i.key") " ON CONFLICT (thread_key, seq, task_id, number) "
+    "DO UPDATE SET run_id = excluded.run_id, answer = excluded.answer), "
+
+    "e AS (DELETE FROM heddle.tool_calls t USING unnest($46::int8[], $47::int8[]) AS i (key, seq) "
+    "WHERE t.thread_key = i.key AND t.seq <= i.seq AND " HEDDLE_PG_IN_OK("i.key") ") ";
+const std::string kWriteCallsSql = [] {
+    std::string sql = kWrite.sql;
+    return sql.insert(sql.find("SELECT i.key, EXISTS"), kToolCallParts);
+}();
+const Statement kWriteCalls{"write_with_tool_calls", kWriteCallsSql.c_str()};
+const Statement kLoadCalls{
+    "load_tool_calls",
+    "SELECT c.seq, c.task_id, c.number, c.run_id, c.answer FROM heddle.threads t "
+    "JOIN heddle.tool_calls c USING (thread_key) WHERE t.thread_id = $1::uuid "
+    "AND c.seq = $2::int8 ORDER BY c.task_id, c.number"};
+
 const Statement kDelete{
     "delete",
     "WITH ok AS (DELETE FROM heddle.threads t USING unnest($2::int8[], $3::int8[], $5::int8[]) "
@@ -59,7 +84,8 @@ const Statement kDelete{
     "AND t.batch < $4::int8 AND (i.expires_at = 0 OR t.expires_at = i.expires_at) RETURNING "
     "t.thread_key AS key), "
     "j AS (DELETE FROM heddle.journal USING ok WHERE journal.thread_key = ok.key), "
-    "r AS (DELETE FROM heddle.runs USING ok WHERE runs.thread_key = ok.key) "
+    "r AS (DELETE FROM heddle.runs USING ok WHERE runs.thread_key = ok.key), "
+    "c AS (DELETE FROM heddle.tool_calls USING ok WHERE tool_calls.thread_key = ok.key) "
     "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
     "FROM unnest($2::int8[]) AS i (key) WHERE (i.key IN (SELECT key FROM ok)) IS NOT TRUE"};
 
@@ -71,6 +97,8 @@ const Statement kRollBack{
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
     "AND t.batch < $8 RETURNING t.thread_key AS key, i.seq), "
     "j AS (DELETE FROM heddle.journal l USING ok WHERE l.thread_key = ok.key AND l.seq > ok.seq), "
+    "c AS (DELETE FROM heddle.tool_calls l USING ok WHERE l.thread_key = ok.key "
+    "AND l.seq > ok.seq), "
     "d AS (DELETE FROM heddle.runs r USING unnest($6::int8[], $7::uuid[]) AS i (key, run_id) "
     "WHERE r.thread_key = i.key AND r.run_id = i.run_id AND " HEDDLE_PG_IN_OK("i.key") ") "
     "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
@@ -231,7 +259,8 @@ void prepare_all(pqxx::connection& session) {
           &kHasRun,      &kNextKeys,    &kClaim,       &kOpenRuns,  &kOwners,
           &kEvict,       &kRegister,    &kHeartbeat,   &kHasEngine, &kUnregister,
           &kListEngines, &kFindOrphans, &kLoadThread,  &kLoadChain, &kLoadChainOf,
-          &kListJournal, &kLoadRun,     &kFindRun,     &kListRuns}) {
+          &kListJournal, &kLoadRun,     &kFindRun,     &kListRuns,  &kLoadCalls,
+          &kWriteCalls}) {
         session.prepare(statement->name, statement->sql);
     }
 }

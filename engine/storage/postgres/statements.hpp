@@ -12,6 +12,7 @@ struct Statement {
 };
 
 extern const Statement kWrite;
+extern const Statement kWriteCalls;  ///< takes the parameters of kWrite, and then its own
 extern const Statement kDelete;
 extern const Statement kRollBack;
 extern const Statement kPrune;
@@ -37,6 +38,7 @@ extern const Statement kLoadThread;
 extern const Statement kLoadChain;
 extern const Statement kLoadChainOf;
 extern const Statement kListJournal;
+extern const Statement kLoadCalls;
 extern const Statement kLoadRun;
 extern const Statement kFindRun;
 extern const Statement kListRuns;

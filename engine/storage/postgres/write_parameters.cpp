@@ -129,9 +129,35 @@ void add_updates(Parameters& parameters, const BatchPlan& plan) {
     }
 }
 
+void add_tool_calls(Parameters& parameters, const BatchPlan& plan) {
+    BinaryArray key{ElementType::int8};
+    BinaryArray seq{ElementType::int8};
+    BinaryArray task{ElementType::uuid};
+    BinaryArray number{ElementType::int4};
+    BinaryArray run{ElementType::uuid};
+    BinaryArray answer{ElementType::bytea};
+    for (const auto& [thread, row] : plan.tool_calls) {
+        key.add_int8(thread);
+        seq.add_int8(row->seq);
+        task.add(row->task_id);
+        number.add_int4(row->number);
+        run.add(row->run_id);
+        answer.add_bytes(row->answer);
+    }
+    BinaryArray done_key{ElementType::int8};
+    BinaryArray done_seq{ElementType::int8};
+    for (const auto& done : plan.tool_calls_done) {
+        done_key.add_int8(done.key);
+        done_seq.add_int8(done.seq);
+    }
+    for (auto* array : {&key, &seq, &task, &number, &run, &answer, &done_key, &done_seq}) {
+        parameters.add(std::move(*array));
+    }
+}
+
 }  // namespace
 
-Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t number) {
+BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int64_t number) {
     std::vector<const ThreadWrite*> pointers;
     pointers.reserve(writes.size());
     for (const auto* operation : writes) {
@@ -145,7 +171,11 @@ Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_
     add_new_runs(parameters, plan.new_runs);
     add_updates(parameters, plan);
     parameters.add(number);
-    return parameters;
+    if (plan.tool_calls.empty() && plan.tool_calls_done.empty()) {
+        return {kWrite, std::move(parameters)};
+    }
+    add_tool_calls(parameters, plan);
+    return {kWriteCalls, std::move(parameters)};
 }
 
 }  // namespace heddle::storage::postgres

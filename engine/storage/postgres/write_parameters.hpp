@@ -3,12 +3,19 @@
 #include <span>
 
 #include "engine/storage/postgres/parameters.hpp"
+#include "engine/storage/postgres/statements.hpp"
 #include "engine/storage/postgres/writer.hpp"
 
 namespace heddle::storage::postgres {
 
-/// The arrays of the statement `write` for these operations, merged per thread.
+/// A statement and what it is to be executed with.
+struct BoundStatement {
+    const Statement& statement;
+    Parameters parameters;
+};
+
+/// What writes these operations, merged per thread.
 /// @param number  of the batch: threads that carry a later one already are refused
-Parameters write_parameters(std::span<WriteOperation* const> writes, std::int64_t number);
+BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int64_t number);
 
 }  // namespace heddle::storage::postgres

@@ -194,7 +194,8 @@ std::int64_t Writer::next_number() {
 
 void Writer::write(Writes writes, base::Instant deadline) {
     settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
-        return connection.execute(kWrite, write_parameters(part, number), deadline);
+        const auto bound = write_statement(part, number);
+        return connection.execute(bound.statement, bound.parameters, deadline);
     });
 }
 

@@ -57,6 +57,9 @@ constexpr const char* kLoadChain = "SELECT " HEDDLE_SQLITE_JOURNAL_COLUMNS
 constexpr const char* kListJournal = "SELECT " HEDDLE_SQLITE_JOURNAL_COLUMNS
                                      " FROM journal WHERE thread_key = ?1 AND seq < ?2 "
                                      "AND seq >= ?4 ORDER BY seq DESC LIMIT ?3";
+constexpr const char* kLoadToolCalls =
+    "SELECT seq, task_id, number, run_id, answer FROM tool_calls WHERE thread_key = "
+    "(SELECT thread_key FROM threads WHERE thread_id = ?1) AND seq = ?2 ORDER BY task_id, number";
 constexpr const char* kFindRun =
     "SELECT " HEDDLE_SQLITE_RUN_COLUMNS ", thread_key FROM runs WHERE run_id = ?1";
 constexpr const char* kListRuns = "SELECT " HEDDLE_SQLITE_RUN_COLUMNS
@@ -241,6 +244,22 @@ Result<std::vector<JournalRow>> list_journal(Connection& connection,
     while (query.step()) {
         rows.push_back(read_journal(query));
         rows.back().base = std::max(rows.back().base, found->first);
+    }
+    return rows;
+}
+
+std::vector<ToolCallRow> load_tool_calls(Connection& connection, const ThreadId& thread, Seq seq) {
+    Query query{connection, kLoadToolCalls};
+    query.bind(thread).bind(seq);
+    std::vector<ToolCallRow> rows;
+    while (query.step()) {
+        ToolCallRow row;
+        row.seq = query.integer(0);
+        row.task_id = query.uuid(1);
+        row.number = static_cast<std::int32_t>(query.integer(2));
+        row.run_id = RunId{query.uuid(3)};
+        row.answer = query.text(4);
+        rows.push_back(std::move(row));
     }
     return rows;
 }

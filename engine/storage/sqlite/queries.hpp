@@ -28,6 +28,7 @@ Result<std::vector<JournalRow>> list_journal(Connection& connection,
                                              const ThreadId& thread,
                                              Seq before,
                                              std::int32_t limit);
+std::vector<ToolCallRow> load_tool_calls(Connection& connection, const ThreadId& thread, Seq seq);
 Result<RunRow> load_run(Connection& connection, const ThreadId& thread, const RunId& run);
 Result<RunRow> find_run(Connection& connection, const RunId& run);
 Result<std::vector<RunRow>> list_runs(Connection& connection,

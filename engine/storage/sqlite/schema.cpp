@@ -77,8 +77,21 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_expires_at ON idempotency_keys (expires_at);
 )sql";
 
+// Calls of tools, from before they are made until their superstep is over (ADR 0011).
+constexpr const char* kToolCalls = R"sql(
+CREATE TABLE tool_calls (
+    thread_key INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    task_id BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    run_id BLOB NOT NULL,
+    answer BLOB NOT NULL,
+    PRIMARY KEY (thread_key, seq, task_id, number)
+) WITHOUT ROWID;
+)sql";
+
 // The text at index N brings a file from version N to N + 1.
-constexpr std::array<const char*, 2> kMigrations{kVersion1, kRetention};
+constexpr std::array<const char*, 3> kMigrations{kVersion1, kRetention, kToolCalls};
 
 std::int64_t version_of(Connection& connection) {
     Query query{connection, std::string{"PRAGMA user_version"}};

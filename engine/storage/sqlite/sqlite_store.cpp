@@ -138,6 +138,13 @@ public:
             return sqlite::list_journal(connection, thread, before, limit);
         });
     }
+    void load_tool_calls(ThreadId thread,
+                         Seq seq,
+                         Completion<Result<std::vector<ToolCallRow>>> done) override {
+        read(std::move(done), [thread, seq](Connection& connection) {
+            return Result{sqlite::load_tool_calls(connection, thread, seq)};
+        });
+    }
     void load_run(ThreadId thread, RunId run, Completion<Result<RunRow>> done) override {
         read(std::move(done), [thread, run](Connection& connection) {
             return sqlite::load_run(connection, thread, run);

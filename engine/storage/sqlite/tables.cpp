@@ -55,12 +55,20 @@ constexpr const char* kUpdateRun =
     "WHERE run_id = ?5 AND thread_key = ?6";
 constexpr const char* kDeleteRun = "DELETE FROM runs WHERE run_id = ?1 AND thread_key = ?2";
 
+constexpr const char* kPutToolCall =
+    "INSERT OR REPLACE INTO tool_calls (thread_key, seq, task_id, number, run_id, answer) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+constexpr const char* kEndToolCalls = "DELETE FROM tool_calls WHERE thread_key = ?1 AND seq <= ?2";
+
 constexpr const char* kDeleteThread =
     "DELETE FROM threads WHERE thread_key = ?1 AND epoch = ?2 AND owner = ?3 "
     "AND (?4 = 0 OR expires_at = ?4)";
 constexpr const char* kDeleteJournal = "DELETE FROM journal WHERE thread_key = ?1";
 constexpr const char* kRollBack = "DELETE FROM journal WHERE thread_key = ?1 AND seq > ?2";
 constexpr const char* kDeleteRuns = "DELETE FROM runs WHERE thread_key = ?1";
+constexpr const char* kDeleteToolCalls = "DELETE FROM tool_calls WHERE thread_key = ?1";
+constexpr const char* kRollBackToolCalls =
+    "DELETE FROM tool_calls WHERE thread_key = ?1 AND seq > ?2";
 
 constexpr const char* kSetTtl =
     "UPDATE threads SET updated_at = ?1, ttl = ?2, ttl_strategy = ?3, expires_at = ?1 + ?2 "
@@ -270,7 +278,19 @@ Status Tables::delete_thread(const EngineId& engine, const ThreadWrite& write) {
     }
     Query{connection_, kDeleteJournal}.bind(write.key).run();
     Query{connection_, kDeleteRuns}.bind(write.key).run();
+    Query{connection_, kDeleteToolCalls}.bind(write.key).run();
     return base::ok();
+}
+
+void Tables::change_tool_calls(const ThreadWrite& write) {
+    if (write.tool_calls_done != kNoSeq) {
+        Query{connection_, kEndToolCalls}.bind(write.key).bind(write.tool_calls_done).run();
+    }
+    for (const auto& call : write.tool_calls) {
+        Query query{connection_, kPutToolCall};
+        query.bind(write.key).bind(call.seq).bind(call.task_id).bind(call.number);
+        query.bind(call.run_id).bind_blob(call.answer).run();
+    }
 }
 
 Status Tables::write(const EngineId& engine, const ThreadWrite& write) {
@@ -288,9 +308,11 @@ Status Tables::write(const EngineId& engine, const ThreadWrite& write) {
     }
     if (write.rollback_to) {
         Query{connection_, kRollBack}.bind(write.key).bind(*write.rollback_to).run();
+        Query{connection_, kRollBackToolCalls}.bind(write.key).bind(*write.rollback_to).run();
     }
     insert_journal(write);
     change_runs(write);
+    change_tool_calls(write);
     return base::ok();
 }
 

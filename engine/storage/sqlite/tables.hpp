@@ -32,6 +32,7 @@ private:
     Status prune(const EngineId& engine, const ThreadWrite& write);
     void insert_journal(const ThreadWrite& write);
     void change_runs(const ThreadWrite& write);
+    void change_tool_calls(const ThreadWrite& write);
     Status refuse(ThreadKey key);
 
     Connection& connection_;

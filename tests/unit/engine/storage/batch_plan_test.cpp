@@ -77,6 +77,44 @@ TEST(BatchPlan, FoldsAnUpdateIntoARunOfTheSameBatch) {
     EXPECT_EQ(merged.run_updates[0].update->status, RunStatus::success);
 }
 
+ToolCallRow make_call(Seq seq, std::int32_t number, std::string answer = {}) {
+    ToolCallRow call;
+    call.seq = seq;
+    call.number = number;
+    call.answer = std::move(answer);
+    return call;
+}
+
+TEST(BatchPlan, OfAToolCallTheLastWriteCounts) {
+    std::vector<ThreadWrite> writes{make_write(1), make_write(2), make_write(1)};
+    writes[0].tool_calls = {make_call(0, 0), make_call(0, 1)};
+    writes[1].tool_calls = {make_call(0, 0)};
+    writes[2].tool_calls = {make_call(0, 1, "answer")};
+    const auto merged = plan(writes);
+    ASSERT_EQ(merged.tool_calls.size(), 3U);
+    EXPECT_EQ(merged.tool_calls[0].row, &writes[0].tool_calls[0]);
+    EXPECT_EQ(merged.tool_calls[1].row, &writes[2].tool_calls[0]);
+    EXPECT_EQ(merged.tool_calls[2].key, 2);
+    EXPECT_TRUE(merged.tool_calls_done.empty());
+}
+
+TEST(BatchPlan, AToolCallThatIsOverInItsBatchIsNotWritten) {
+    std::vector<ThreadWrite> writes{make_write(1), make_write(2), make_write(1), make_write(1)};
+    writes[0].tool_calls = {make_call(4, 0)};
+    writes[1].tool_calls = {make_call(4, 0)};
+    writes[2].tool_calls_done = 4;
+    writes[2].tool_calls = {make_call(5, 0)};
+    writes[3].tool_calls = {make_call(5, 1)};
+    const auto merged = plan(writes);
+    ASSERT_EQ(merged.tool_calls.size(), 3U);
+    EXPECT_EQ(merged.tool_calls[0].key, 2) << "another thread's stays";
+    EXPECT_EQ(merged.tool_calls[1].row, &writes[2].tool_calls[0]);
+    EXPECT_EQ(merged.tool_calls[2].row, &writes[3].tool_calls[0]);
+    ASSERT_EQ(merged.tool_calls_done.size(), 1U);
+    EXPECT_EQ(merged.tool_calls_done[0].key, 1);
+    EXPECT_EQ(merged.tool_calls_done[0].seq, 4);
+}
+
 TEST(BatchPlan, ADeletedRunIsNeitherInsertedNorUpdated) {
     std::vector<ThreadWrite> writes{make_write(1)};
     writes[0].new_runs = {make_run(1), make_run(2)};

@@ -39,17 +39,32 @@ TEST(Checks, PagesHaveBounds) {
     EXPECT_FALSE(check_page(1, -1));
 }
 
+TEST(Checks, AToolCallBelongsToASuperstepThatIsNotOver) {
+    ThreadWrite write;
+    write.tool_calls.resize(1);
+    write.tool_calls[0].seq = 4;
+    write.tool_calls_done = 3;
+    EXPECT_TRUE(check_write(write));
+    write.tool_calls_done = 4;
+    EXPECT_FALSE(check_write(write));
+    write.tool_calls_done = kNoSeq;
+    write.rollback_to = 2;
+    EXPECT_FALSE(check_write(write)) << "a rollback stands alone";
+}
+
 TEST(Checks, RowsAndBytesOfAWrite) {
     ThreadWrite write;
     EXPECT_EQ(rows_of(write), 1U);
     write.journal.resize(2);
     write.new_runs.resize(1);
     write.deleted_runs.resize(1);
-    EXPECT_EQ(rows_of(write), 4U);
+    write.tool_calls.resize(3);
+    EXPECT_EQ(rows_of(write), 7U);
     const auto before = bytes_of(write);
     write.journal[0].data.assign(1000, 'x');
     write.new_runs[0].kwargs.assign(500, 'x');
-    EXPECT_EQ(bytes_of(write), before + 1500 - 2);
+    write.tool_calls[0].answer.assign(200, 'x');
+    EXPECT_EQ(bytes_of(write), before + 1700 - 2);
 }
 
 }  // namespace

@@ -258,14 +258,14 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
                                        "/threads/{}/state has what the thread came to",
                                        row.thread_id.to_string())};
         append_event(tail, "error", failure_json(pruned), end);
-    } else if (row.status != storage::RunStatus::success && !told) {
+    } else if (scheduler::has_failed(row) && !told) {
         append_event(tail, "error", stored_failure_json(row.error), end);
     } else if (events->empty() && !told && wants(plan.modes, StreamMode::values)) {
-        const auto values = co_await shard.load_run_values(row.thread_id, row.id);
-        if (!values) {
-            co_return values.error();
+        const auto outcome = co_await shard.load_outcome(row);
+        if (!outcome) {
+            co_return outcome.error();
         }
-        append_event(tail, "values", *values, end);
+        append_event(tail, "values", outcome_values(*outcome), end);
     }
     auto head = stream_head(row, plan.stateless);
     if (!plan.after) {

@@ -263,15 +263,15 @@ base::Task<Api::Outcome> Api::join_run(Call& call) {
     }
     if (attached->run == nullptr) {
         const auto& row = attached->row;
-        if (row.status != storage::RunStatus::success) {
+        if (scheduler::has_failed(row)) {
             co_return Answer{json_response(
                 200, fmt::format(R"({{"__error__":{}}})", stored_failure_json(row.error)))};
         }
-        auto values = co_await scheduler_.of(path->thread).load_run_values(path->thread, path->run);
-        if (!values) {
-            co_return std::move(values).error();
+        const auto outcome = co_await scheduler_.of(path->thread).load_outcome(row);
+        if (!outcome) {
+            co_return outcome.error();
         }
-        co_return Answer{json_response(200, std::move(*values))};
+        co_return Answer{json_response(200, outcome_values(*outcome))};
     }
     base::CancelSource::Registration cancel = *cancel_on_disconnect
                                                   ? cancel_when_gone(call, attached->run)

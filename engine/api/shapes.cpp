@@ -256,7 +256,7 @@ std::string failure_json(const base::Error& error) {
 }
 
 bool is_failure(const scheduler::RunOutcome& outcome) noexcept {
-    return outcome.status != storage::RunStatus::success;
+    return scheduler::has_failed(outcome);
 }
 
 }  // namespace heddle::api

@@ -78,7 +78,7 @@ void emit_task_end(StepScope& scope, const PlannedTask& task, const TaskOutcome&
     base::append_json_string(name, task.node->name);
     const auto update = updates_text(*scope.graph.channels, task.node->name, outcome.writes);
     payload += R"(,"result":)" + update.substr(name.size() + 2, update.size() - name.size() - 3);
-    payload += R"(,"interrupts":[]})";
+    payload += R"(,"interrupts":)" + base::dump_json(to_json(outcome.interrupts)) + '}';
     emit_both(scope.host, StreamMode::tasks, "task_result", scope.step, payload);
 }
 

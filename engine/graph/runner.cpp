@@ -1,5 +1,6 @@
 #include "engine/graph/runner.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -48,7 +49,11 @@ private:
     Task<Status> checkpoint(CheckpointInfo info, std::vector<StreamEvent> events, bool values);
     [[nodiscard]] Status may_go_on() const;
     void emit_values();
-    void emit_breakpoint();
+    /// @param interrupts  text of a list; empty at a breakpoint
+    void emit_stop(const std::string& interrupts);
+    /// Some task asks something: the superstep is not over.
+    void stop_asking(const std::vector<PlannedTask>& tasks,
+                     const std::vector<TaskOutcome>& outcomes);
     [[nodiscard]] RunResult succeeded() const;
     [[nodiscard]] RunResult failed(Error error) const;
 
@@ -58,7 +63,8 @@ private:
     RunHost& host_;
     std::string common_;
     bool pass_breakpoint_ = false;  ///< the next superstep is the one that was held back
-    bool stopped_ = false;          ///< by a breakpoint
+    bool stopped_ = false;          ///< by a breakpoint, or because tasks ask something
+    Json asked_ = Json::object();   ///< what they ask, by task id
 };
 
 Task<RunResult> Execution::run() {
@@ -156,7 +162,7 @@ Task<Status> Execution::go_on() {
                 co_return std::move(held).error();
             }
             if (*held) {
-                emit_breakpoint();
+                emit_stop("[]");
                 co_return base::ok();
             }
         }
@@ -164,8 +170,11 @@ Task<Status> Execution::go_on() {
         if (!status) {
             co_return status;
         }
+        if (stopped_) {
+            co_return base::ok();
+        }
         if (position_.paused) {
-            emit_breakpoint();
+            emit_stop("[]");
             co_return base::ok();
         }
     }
@@ -177,6 +186,12 @@ Task<Status> Execution::superstep(const std::vector<PlannedTask>& tasks) {
     auto status = co_await execute(tasks, outcomes);
     if (!status) {
         co_return status;
+    }
+    const bool asks = std::any_of(outcomes.begin(), outcomes.end(),
+                                  [](const auto& each) { return !each.interrupts.empty(); });
+    if (asks) {
+        stop_asking(tasks, outcomes);
+        co_return base::ok();
     }
 
     std::vector<std::string> finished;
@@ -221,7 +236,9 @@ Task<Status> Execution::execute(const std::vector<PlannedTask>& tasks,
                                 std::vector<TaskOutcome>& outcomes) {
     base::CancelSource cancel;
     const auto forward = host_.cancel().on_cancel([&] { cancel.cancel(host_.cancel().reason()); });
-    StepScope scope{graph_, spec_, position_, host_, position_.step + 1, cancel};
+    // What was answered was asked by the step that the run goes on with, and by no later one.
+    const auto* resume = position_.run_id == spec_.run_id ? nullptr : &spec_.resume;
+    StepScope scope{graph_, spec_, position_, host_, position_.step + 1, cancel, resume};
     std::optional<Error> first_error;
     if (tasks.size() == 1) {
         co_await run_beside(scope, tasks.front(), outcomes.front(), first_error);
@@ -262,13 +279,27 @@ void Execution::emit_values() {
     host_.emit(StreamEvent{StreamMode::values, position_.state.to_text()});
 }
 
-void Execution::emit_breakpoint() {
+void Execution::emit_stop(const std::string& interrupts) {
     stopped_ = true;
     for (const auto mode : {StreamMode::updates, StreamMode::values}) {
         if (host_.wants(mode)) {
-            host_.emit(StreamEvent{mode, R"({"__interrupt__":[]})"});
+            host_.emit(StreamEvent{mode, R"({"__interrupt__":)" + interrupts + '}'});
         }
     }
+}
+
+void Execution::stop_asking(const std::vector<PlannedTask>& tasks,
+                            const std::vector<TaskOutcome>& outcomes) {
+    Json all = Json::array();
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+        if (outcomes[i].interrupts.empty()) {
+            continue;
+        }
+        auto asked = to_json(outcomes[i].interrupts);
+        all.insert(all.end(), asked.begin(), asked.end());
+        asked_[tasks[i].id_text] = std::move(asked);
+    }
+    emit_stop(base::dump_json(all));
 }
 
 RunResult Execution::succeeded() const {
@@ -277,6 +308,11 @@ RunResult Execution::succeeded() const {
         return result;
     }
     result.thread_status = storage::ThreadStatus::interrupted;
+    if (!asked_.empty()) {
+        result.status = storage::RunStatus::interrupted;
+        result.interrupts = asked_;
+        return result;
+    }
     result.interrupts = breakpoint_interrupts(position_.checkpoint_id, position_.next);
     return result;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -75,6 +76,8 @@ struct RunSpec {
     /// (after an interrupt or with input null). To go on after a crash give the same input again:
     /// if position.run_id is this run's, what its checkpoints show as done is not done twice.
     std::optional<base::Json> input;
+    /// Answers by the id of the interrupt, for the superstep that the run goes on with.
+    std::map<std::string, base::Json> resume;
     base::Json configurable = base::Json::object();
     base::Json metadata = base::Json::object();  ///< goes into every checkpoint's metadata
     std::vector<std::string> interrupt_before;   ///< "*" stands alone for all; added to the graph's
@@ -106,6 +109,14 @@ public:
     virtual base::Task<base::Status> checkpoint(storage::JournalRow row,
                                                 std::vector<StreamEvent> events) = 0;
     virtual void count_tokens(std::int64_t input_tokens, std::int64_t output_tokens) = 0;
+    /// Tool calls on record for the superstep that starts from `seq`.
+    virtual base::Task<base::Result<std::vector<storage::ToolCallRow>>> load_tool_calls(
+        storage::Seq seq) = 0;
+    /// Returns when they are on disk, and with them every checkpoint before, whatever the run's
+    /// durability. @return as checkpoint()
+    virtual base::Task<base::Status> record_tool_calls(std::vector<storage::ToolCallRow> calls) = 0;
+    /// One of those recorded, now with its answer.
+    virtual void record_answer(storage::ToolCallRow call) = 0;
     [[nodiscard]] virtual base::CancelSource& cancel() noexcept = 0;
     /// Against which deadlines are measured; tests give their own.
     [[nodiscard]] virtual const base::Clock& clock() const noexcept { return base::system_clock(); }
@@ -114,8 +125,9 @@ public:
 struct RunResult {
     storage::RunStatus status = storage::RunStatus::success;
     storage::ThreadStatus thread_status = storage::ThreadStatus::idle;
-    base::Error error;                             ///< when status is error, timeout or interrupted
-    base::Json interrupts = base::Json::object();  ///< as Thread.interrupts, after a breakpoint
+    base::Error error;  ///< when status is error, timeout or interrupted
+    /// As Thread.interrupts: after a breakpoint, or what is asked.
+    base::Json interrupts = base::Json::object();
 };
 
 /// Runs the graph from `position` until its end, a breakpoint, an error or a cancel. `position` is
@@ -128,10 +140,10 @@ struct RunResult {
 /// no steps as dear as it is long.
 ///
 /// How it ends: RunStatus success at END or at a breakpoint (thread interrupted, `interrupts` has
-/// the waiting tasks); timeout past spec.deadline; interrupted when host.cancel() fired (the error
-/// is its reason); else error, with the failing node's code: graph_error, model_error, tool_error,
-/// timeout (of the node), recursion_limit, invalid_argument (the input) or what host.checkpoint
-/// said.
+/// the waiting tasks); timeout past spec.deadline; interrupted when tasks ask something (no error,
+/// `interrupts` has the questions) or when host.cancel() fired (the error is its reason); else
+/// error, with the failing node's code: graph_error, model_error, tool_error, timeout (of the
+/// node), recursion_limit, invalid_argument (the input) or what host.checkpoint said.
 ///
 /// `graph`, `position` and `host` must outlive the task. Never throws.
 base::Task<RunResult> run_graph(const Graph& graph,

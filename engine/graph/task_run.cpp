@@ -78,6 +78,40 @@ public:
         scope_.host.count_tokens(input_tokens, output_tokens);
     }
 
+    Task<Result<std::vector<RecordedCall>>> load_calls() override {
+        auto rows = co_await scope_.host.load_tool_calls(scope_.position.seq);
+        if (!rows) {
+            co_return std::move(rows).error();
+        }
+        std::vector<RecordedCall> calls;
+        for (auto& row : *rows) {
+            if (row.task_id == task_.id) {
+                calls.push_back(RecordedCall{row.number, row.run_id, std::move(row.answer)});
+            }
+        }
+        co_return calls;
+    }
+    Task<base::Status> record_calls(std::vector<std::int32_t> numbers) override {
+        std::vector<storage::ToolCallRow> rows;
+        for (const auto number : numbers) {
+            rows.push_back(row_of(number));
+        }
+        auto status = co_await scope_.host.record_tool_calls(std::move(rows));
+        co_return status;
+    }
+    void record_answer(std::int32_t number, std::string answer) override {
+        auto row = row_of(number);
+        row.answer = std::move(answer);
+        scope_.host.record_answer(std::move(row));
+    }
+    [[nodiscard]] const Json* find_resume(const std::string& interrupt) const override {
+        if (scope_.resume == nullptr) {
+            return nullptr;
+        }
+        const auto at = scope_.resume->find(interrupt);
+        return at == scope_.resume->end() ? nullptr : &at->second;
+    }
+
     // Emits what the node returned without having streamed it, once and whole.
     void emit_unstreamed(const std::vector<PreparedWrite>& writes) {
         for (const auto& write : writes) {
@@ -101,6 +135,14 @@ public:
     }
 
 private:
+    [[nodiscard]] storage::ToolCallRow row_of(std::int32_t number) const {
+        storage::ToolCallRow row;
+        row.seq = scope_.position.seq;
+        row.task_id = task_.id;
+        row.number = number;
+        row.run_id = scope_.spec.run_id;
+        return row;
+    }
     void emit_message_text(const std::string& message) {
         if (metadata_.empty()) {
             metadata_ = make_metadata();
@@ -275,6 +317,14 @@ std::string updates_text(const Channels& channels,
     return out + "}}";
 }
 
+Json to_json(const std::vector<Interrupt>& interrupts) {
+    Json list = Json::array();
+    for (const auto& interrupt : interrupts) {
+        list.push_back(Json{{"value", interrupt.value}, {"id", interrupt.id}});
+    }
+    return list;
+}
+
 Task<TaskOutcome> run_task(StepScope& scope, const PlannedTask& task) {
     TaskOutcome outcome;
     emit_task_start(scope, task);
@@ -282,6 +332,10 @@ Task<TaskOutcome> run_task(StepScope& scope, const PlannedTask& task) {
         const auto limit = limit_of(scope, task);
         TaskContext context{scope, task, limit.deadline};
         auto output = co_await attempt(scope, task, context, limit);
+        if (output && !output->interrupts.empty()) {
+            outcome.interrupts = std::move(output->interrupts);
+            break;
+        }
         if (output) {
             auto prepared = prepare_output(scope, task, std::move(*output));
             if (prepared) {
@@ -305,7 +359,7 @@ Task<TaskOutcome> run_task(StepScope& scope, const PlannedTask& task) {
         co_await back_off(scope, wait_before(task.node->retry, attempts));
     }
     emit_task_end(scope, task, outcome);
-    if (!outcome.error && scope.host.wants(StreamMode::updates)) {
+    if (!outcome.error && outcome.interrupts.empty() && scope.host.wants(StreamMode::updates)) {
         outcome.update = updates_text(*scope.graph.channels, task.node->name, outcome.writes);
     }
     co_return outcome;

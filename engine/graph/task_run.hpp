@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,13 +20,19 @@ struct StepScope {
     RunHost& host;
     std::int32_t step;           ///< metadata.step of the checkpoint this superstep will make
     base::CancelSource& cancel;  ///< fires when the run is cancelled or a sibling has failed
+    /// Answers to interrupts of its tasks; null for a superstep that the run did not begin with.
+    const std::map<std::string, base::Json>* resume;
 };
 
 struct TaskOutcome {
     std::vector<PreparedWrite> writes;
+    std::vector<Interrupt> interrupts;  ///< what the task asks; it has written nothing then
     std::optional<base::Error> error;
     std::string update;  ///< payload of its `updates` event, empty if nobody reads that mode
 };
+
+/// [{"id", "value"}, ...] as in ThreadState.tasks[].interrupts and in events.
+base::Json to_json(const std::vector<Interrupt>& interrupts);
 
 /// Runs one task of a superstep to its end: attempts, back-off between them, each attempt's timeout
 /// and the run's deadline; then prepares its writes and emits its events. Never throws.

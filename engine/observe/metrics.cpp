@@ -29,6 +29,8 @@ std::string Metrics::to_prometheus() const {
         Row{"heddle_models_tokens_in_total", &tokens_in_total},
         Row{"heddle_models_tokens_out_total", &tokens_out_total},
         Row{"heddle_tools_calls_total", &tool_calls_total},
+        Row{"heddle_tools_calls_reused_total", &tool_calls_reused_total},
+        Row{"heddle_tools_calls_unknown_total", &tool_calls_unknown_total},
         Row{"heddle_storage_batches_total", &store_batches_total},
         Row{"heddle_storage_rows_total", &store_rows_total},
     };

@@ -28,6 +28,10 @@ struct Metrics {
     std::atomic<std::int64_t> tokens_in_total{0};
     std::atomic<std::int64_t> tokens_out_total{0};
     std::atomic<std::int64_t> tool_calls_total{0};
+    std::atomic<std::int64_t> tool_calls_reused_total{
+        0};  ///< answers taken from the ledger instead of a call
+    std::atomic<std::int64_t> tool_calls_unknown_total{
+        0};  ///< found in the ledger without an answer
     std::atomic<std::int64_t> store_batches_total{0};
     std::atomic<std::int64_t> store_rows_total{0};
 

@@ -52,6 +52,40 @@ base::Result<StateAt> describe(storage::JournalRow row) {
     return at;
 }
 
+// What the tasks of a thread ask is in the thread's row: a task's id tells to which checkpoint it
+// belongs, so only the one that the thread stands at finds its own.
+void show_interrupts(std::vector<StateAt>& states, std::string_view interrupts) {
+    const auto asked = base::parse_stored_json(interrupts);
+    if (!asked || !asked->is_object() || asked->empty()) {
+        return;
+    }
+    for (auto& state : states) {
+        for (auto& task : state.head.tasks) {
+            const auto at = asked->find(task.value("id", std::string{}));
+            if (at != asked->end()) {
+                task["interrupts"] = *at;
+            }
+        }
+    }
+}
+
+base::Task<base::Status> load_interrupts(storage::Store& store,
+                                         base::ThreadId thread,
+                                         std::vector<StateAt>& states) {
+    const bool waits = std::any_of(states.begin(), states.end(),
+                                   [](const StateAt& state) { return !state.head.tasks.empty(); });
+    if (!waits) {
+        co_return base::ok();
+    }
+    const auto row = co_await base::from_callback<base::Result<storage::ThreadRow>>(
+        [&](auto done) { store.load_thread(thread, std::move(done)); });
+    if (!row) {
+        co_return row.error();
+    }
+    show_interrupts(states, row->interrupts);
+    co_return base::ok();
+}
+
 // Replays one chain and gives every wanted row of it its values.
 base::Status fill_values(const Rows& chain, const Catalog& catalog, std::vector<StateAt>& wanted) {
     const auto head = graph::parse_head(chain.back());
@@ -100,6 +134,10 @@ base::Task<base::Result<std::optional<StateAt>>> read_state(
     const auto filled = fill_values(*chain, catalog, wanted);
     if (!filled) {
         co_return filled.error();
+    }
+    const auto shown = co_await load_interrupts(store, thread, wanted);
+    if (!shown) {
+        co_return shown.error();
     }
     auto& state = wanted.front();
     const auto parent = state.row.parent;
@@ -158,6 +196,10 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
             co_return std::move(at).error();
         }
         history.push_back(std::move(*at));
+    }
+    const auto shown = co_await load_interrupts(store, thread, history);
+    if (!shown) {
+        co_return shown.error();
     }
     storage::Seq filled_from = storage::kNoSeq;
     for (const auto& at : history) {

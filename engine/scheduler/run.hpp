@@ -28,6 +28,7 @@ struct RunRequest {
     bool maybe_repeated = false;      ///< the edge may have sent this before (hop > 0)
     bool must_exist = false;          ///< it was stored before: if it is gone, it is not made again
     std::optional<base::Json> input;  ///< unset: go on from where the thread stands
+    std::optional<base::Json> resume;  ///< command.resume: answers what the thread asks
     base::Json configurable = base::Json::object();
     base::Json metadata = base::Json::object();  ///< the run's own, also in its checkpoints
     std::string kwargs = "{}";  ///< JSON object shown as Run.kwargs; recovery reads it again
@@ -47,13 +48,30 @@ struct RunOutcome {
     storage::RunStatus status = storage::RunStatus::success;
     base::Error error;          ///< when status is error, timeout or interrupted
     std::string values = "{}";  ///< the state at the run's end, compact JSON text
-    base::Json interrupts = base::Json::object();  ///< Thread.interrupts after a breakpoint
+    /// Thread.interrupts after a breakpoint, or what is asked.
+    base::Json interrupts = base::Json::object();
     std::int64_t input_tokens = 0;
     std::int64_t output_tokens = 0;
 };
 
 /// RunRow::error as it was before it was stored; `internal` if it cannot be read.
 base::Error parse_stored_error(const std::string& stored);
+
+/// What a run has asked that ended so: the text of RunRow::error then.
+///
+///     {"asked": {"TASK_ID": [{"id", "value"}]}, "checkpoint_id": "..."}
+struct Asked {
+    base::Json interrupts;
+    base::CheckpointId checkpoint;  ///< where it stood
+};
+std::string encode_asked(const Asked& asked);
+/// @return nothing unless the run ended by asking
+std::optional<Asked> find_asked(const storage::RunRow& row);
+
+/// Whether a run that ended so has failed: one that asks something has not, although it ends
+/// `interrupted` as one that was cancelled.
+bool has_failed(const RunOutcome& outcome) noexcept;
+bool has_failed(const storage::RunRow& row);
 
 /// One run while this engine knows it: waiting, executing, or ended a short while ago. Belongs to
 /// its thread's shard; held by shared handles there, so that a client may still read the end.

@@ -187,6 +187,9 @@ std::string encode_kwargs(const RunRequest& request) {
     if (request.input) {
         out += "\"input\":" + base::dump_json(*request.input) + ',';
     }
+    if (request.resume) {
+        out += R"("command":{"resume":)" + base::dump_json(*request.resume) + "},";
+    }
     out += fmt::format(R"("config":{{"recursion_limit":{},"configurable":{}}},"stream_mode":[)",
                        request.recursion_limit, base::dump_json(request.configurable));
     for (std::size_t i = 0; i < request.stream_modes.size(); ++i) {
@@ -237,6 +240,12 @@ base::Result<RunRequest> decode_run(const storage::RunRow& row, const Catalog& c
     request.strategy = *strategy;
     if (const auto at = kwargs->find("input"); at != kwargs->end()) {
         request.input = *at;
+    }
+    if (const auto at = kwargs->find("command"); at != kwargs->end()) {
+        if (!at->is_object() || !at->contains("resume")) {
+            return broken("command");
+        }
+        request.resume = at->at("resume");
     }
     if (auto status = read_config(*kwargs, request); !status) {
         return std::move(status).error();

@@ -12,6 +12,7 @@
 /// API shows as Run.kwargs (LangGraph's keys where it has them):
 ///
 ///     {"input": {...},                  absent: go on from where the thread stands
+///      "command": {"resume": ...},      absent: nothing is answered
 ///      "config": {"recursion_limit": 25, "configurable": {...}},
 ///      "stream_mode": ["values"],       what is logged
 ///      "interrupt_before": [...], "interrupt_after": [...],

@@ -114,23 +114,11 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
 base::Task<base::Result<RunHandle>> ShardScheduler::ended_run(RunRequest request,
                                                               storage::RunRow row) {
     // As they were then: later runs of the thread have moved it on.
-    auto left = co_await load_run_state(request.thread_id, row.id);
-    if (!left) {
-        co_return std::move(left).error();
+    auto outcome = co_await load_outcome(row);
+    if (!outcome) {
+        co_return std::move(outcome).error();
     }
-    RunOutcome outcome;
-    outcome.status = row.status;
-    if (*left) {
-        outcome.values = std::move((*left)->values);
-        if (row.status == storage::RunStatus::success) {
-            outcome.interrupts =
-                graph::breakpoint_interrupts((*left)->row.checkpoint_id, (*left)->head.next);
-        }
-    }
-    if (!row.error.empty()) {
-        outcome.error = parse_stored_error(row.error);
-    }
-    co_return Run::make_ended(std::move(request), std::move(row), std::move(outcome));
+    co_return Run::make_ended(std::move(request), std::move(row), std::move(*outcome));
 }
 
 RunHandle ShardScheduler::find_run(const base::ThreadId& thread, const base::RunId& run) const {
@@ -267,13 +255,35 @@ base::Task<base::Result<std::optional<StateAt>>> ShardScheduler::load_run_state(
     co_return std::optional<StateAt>{};
 }
 
-base::Task<base::Result<std::string>> ShardScheduler::load_run_values(base::ThreadId thread,
-                                                                      base::RunId run) {
-    auto state = co_await load_run_state(thread, run);
+base::Task<base::Result<RunOutcome>> ShardScheduler::load_outcome(storage::RunRow row) {
+    RunOutcome outcome;
+    outcome.status = row.status;
+    if (auto asked = find_asked(row)) {  // perhaps again, without a step of its own
+        outcome.interrupts = std::move(asked->interrupts);
+        auto stood = co_await load_state(row.thread_id, asked->checkpoint);
+        if (!stood && stood.error().code != base::ErrorCode::not_found) {
+            co_return std::move(stood).error();
+        }
+        if (stood && *stood) {  // else it was taken back meanwhile
+            outcome.values = std::move((*stood)->values);
+        }
+        co_return outcome;
+    }
+    if (!row.error.empty()) {
+        outcome.error = parse_stored_error(row.error);
+    }
+    auto state = co_await load_run_state(row.thread_id, row.id);
     if (!state) {
         co_return std::move(state).error();
     }
-    co_return *state ? std::move((*state)->values) : std::string{"{}"};
+    if (*state) {
+        outcome.values = std::move((*state)->values);
+        if (row.status == storage::RunStatus::success) {
+            outcome.interrupts =
+                graph::breakpoint_interrupts((*state)->row.checkpoint_id, (*state)->head.next);
+        }
+    }
+    co_return outcome;
 }
 
 base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(base::ThreadId thread,

@@ -110,9 +110,10 @@ public:
     base::Task<base::Result<std::vector<StateAt>>> load_history(
         base::ThreadId thread, std::optional<base::CheckpointId> before, std::int32_t limit);
 
-    /// The values that a run left behind, from its newest checkpoint. "{}" if it made none.
+    /// How a run that has ended did so: its values are those of its newest checkpoint, "{}" if it
+    /// made none; for one that asks, those of the checkpoint where it stopped.
     /// @return not_found  also: they were pruned
-    base::Task<base::Result<std::string>> load_run_values(base::ThreadId thread, base::RunId run);
+    base::Task<base::Result<RunOutcome>> load_outcome(storage::RunRow row);
     /// The events of a run's supersteps, in order; none if its stream modes were none.
     base::Task<base::Result<LoadedEvents>> load_run_events(base::ThreadId thread, base::RunId run);
 

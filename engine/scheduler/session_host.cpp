@@ -75,7 +75,7 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
         publish(seq, std::move(events));
         co_return base::ok();
     }
-    session_.pending_.journal.push_back(std::move(row));
+    session_.append_row(std::move(row));
     publish(seq, std::move(events));
     if (session_.handing_over_ && !session_.position_->next.empty()) {
         stopped_ = true;
@@ -97,13 +97,60 @@ void SessionHost::count_tokens(std::int64_t input_tokens, std::int64_t output_to
     session_.context_.metrics.tokens_out_total.fetch_add(output_tokens, std::memory_order_relaxed);
 }
 
+base::Task<base::Result<std::vector<storage::ToolCallRow>>> SessionHost::load_tool_calls(
+    storage::Seq seq) {
+    using Rows = std::vector<storage::ToolCallRow>;
+    if (session_.tool_calls_seq_ != seq) {
+        co_return Rows{};
+    }
+    // Answers may still be on their way.
+    const auto written = co_await session_.write_now();
+    if (!written) {
+        co_return written.error();
+    }
+    auto rows = co_await base::from_callback<base::Result<Rows>>([this, seq](auto done) {
+        session_.context_.store.load_tool_calls(session_.thread_.id, seq, std::move(done));
+    });
+    if (rows) {
+        auto& metrics = session_.context_.metrics;
+        for (const auto& row : *rows) {
+            auto& total = row.answer.empty() ? metrics.tool_calls_unknown_total
+                                             : metrics.tool_calls_reused_total;
+            total.fetch_add(1, std::memory_order_relaxed);
+        }
+    }
+    co_return rows;
+}
+
+base::Task<base::Status> SessionHost::record_tool_calls(std::vector<storage::ToolCallRow> calls) {
+    if (session_.lost_) {
+        co_return *session_.lost_;
+    }
+    // A call that is on record without its checkpoint would be found by nobody.
+    hand_over_held_rows();
+    for (auto& call : calls) {
+        session_.tool_calls_seq_ = call.seq;
+        session_.pending_.tool_calls.push_back(std::move(call));
+    }
+    auto written = co_await session_.write_now();
+    co_return written;
+}
+
+void SessionHost::record_answer(storage::ToolCallRow call) {
+    if (session_.lost_ || session_.tool_calls_seq_ != call.seq) {
+        return;
+    }
+    session_.pending_.tool_calls.push_back(std::move(call));
+    session_.write_soon({});
+}
+
 base::CancelSource& SessionHost::cancel() noexcept {
     return run_->cancel();
 }
 
 void SessionHost::hand_over_held_rows() {
     for (auto& row : held_) {
-        session_.pending_.journal.push_back(std::move(row));
+        session_.append_row(std::move(row));
     }
     held_.clear();
 }

@@ -16,6 +16,10 @@ public:
     base::Task<base::Status> checkpoint(storage::JournalRow row,
                                         std::vector<graph::StreamEvent> events) override;
     void count_tokens(std::int64_t input_tokens, std::int64_t output_tokens) override;
+    base::Task<base::Result<std::vector<storage::ToolCallRow>>> load_tool_calls(
+        storage::Seq seq) override;
+    base::Task<base::Status> record_tool_calls(std::vector<storage::ToolCallRow> calls) override;
+    void record_answer(storage::ToolCallRow call) override;
     [[nodiscard]] base::CancelSource& cancel() noexcept override;
 
     /// The run was stopped between two supersteps, because its thread is handed over.

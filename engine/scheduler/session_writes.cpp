@@ -1,4 +1,5 @@
 // The write pipeline of a ThreadSession: what is pending, what is on its way, who waits for it.
+#include <algorithm>
 #include <utility>
 
 #include "engine/observe/log.hpp"
@@ -37,6 +38,15 @@ void ThreadSession::write_soon(Written done) {
     post_flush();
 }
 
+void ThreadSession::append_row(storage::JournalRow row) {
+    if (tool_calls_seq_ && *tool_calls_seq_ < row.seq) {
+        pending_.tool_calls_done = row.seq - 1;
+        pending_.tool_calls.clear();
+        tool_calls_seq_.reset();
+    }
+    pending_.journal.push_back(std::move(row));
+}
+
 void ThreadSession::post_flush() {
     if (writing_ || flush_posted_) {
         return;
@@ -58,6 +68,9 @@ base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to, base::Run
     std::erase_if(pending_.journal, is_its);
     std::erase_if(pending_.new_runs, is_it);
     std::erase_if(pending_.run_updates, is_it);
+    std::erase_if(pending_.tool_calls, [to](const auto& call) { return call.seq > to; });
+    pending_.tool_calls_done =
+        std::clamp(pending_.tool_calls_done, storage::kNoSeq, std::max(to - 1, storage::kNoSeq));
     storage::ThreadWrite write;
     write.rollback_to = to;
     write.deleted_runs.push_back(run);

@@ -4,6 +4,7 @@
 
 #include "engine/observe/log.hpp"
 #include "engine/scheduler/history.hpp"
+#include "engine/scheduler/resume.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
 #include "engine/scheduler/session_host.hpp"
 
@@ -72,6 +73,13 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     }
     if (handing_over_) {
         return base::Error{base::ErrorCode::unavailable, "this engine leaves"};
+    }
+    if (request.resume && queue_.is_idle()) {
+        // Behind other runs only its turn can tell what is asked then.
+        const auto answers = address_resume(*request.resume, thread_.interrupts);
+        if (!answers) {
+            return answers.error();
+        }
     }
     const auto id = request.run_id;
     const auto actions = queue_.submit(id, request.strategy);
@@ -259,6 +267,7 @@ void ThreadSession::drop(const RunHandle& run) {
     graph::RunResult result;
     result.status = storage::RunStatus::interrupted;
     result.error = {base::ErrorCode::cancelled, "cancelled before it was started"};
+    keep_asking(result);
     end_run(run, std::move(result), RunOutcome{});
 }
 
@@ -339,10 +348,11 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     if (lost_) {
         co_return;
     }
-    if (ready) {
+    auto spec = ready ? spec_of(*run) : base::Result<graph::RunSpec>{ready.error()};
+    if (spec) {
         run->base_seq_ = position_->seq;
         SessionHost host{*this, run};
-        result = co_await graph::run_graph(*run->request_.assistant.graph, spec_of(*run),
+        result = co_await graph::run_graph(*run->request_.assistant.graph, std::move(*spec),
                                            *position_, host);
         if (lost_) {
             co_return;
@@ -360,7 +370,11 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     } else {
         result.status = storage::RunStatus::error;
         result.thread_status = storage::ThreadStatus::error;
-        result.error = ready.error();
+        result.error = spec.error();
+        if (ready) {  // it answered wrongly: what was asked is still asked
+            outcome.values = position_->state.to_text();
+            keep_asking(result);
+        }
     }
     if (run->roll_back_) {
         co_await undo(run);
@@ -372,7 +386,9 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     if (!run->roll_back_) {
         end_run(run, std::move(result), std::move(outcome));
     } else if (queue_.is_idle()) {
-        pending_.status = storage::ThreadStatus::idle;
+        // It stands where it stood, and asks what it asked.
+        pending_.status = thread_.interrupts == "{}" ? storage::ThreadStatus::idle
+                                                     : storage::ThreadStatus::interrupted;
         write_soon({});
     }
     carry_out(actions);
@@ -412,7 +428,19 @@ base::Task<base::Status> ThreadSession::load_position(const Run& run) {
     }
     position_.emplace(std::move(*position));
     graph_ = graph;
+    if (!position_->next.empty()) {
+        tool_calls_seq_ = position_->seq;
+    }
     co_return base::ok();
+}
+
+void ThreadSession::keep_asking(graph::RunResult& result) const {
+    auto interrupts = base::parse_stored_json(thread_.interrupts);
+    if (!interrupts || interrupts->empty()) {
+        return;
+    }
+    result.thread_status = storage::ThreadStatus::interrupted;
+    result.interrupts = std::move(*interrupts);
 }
 
 base::Task<base::Status> ThreadSession::replay_log(Run& run) {
@@ -434,7 +462,7 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     co_return base::ok();
 }
 
-graph::RunSpec ThreadSession::spec_of(const Run& run) const {
+base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
     const auto& request = run.request_;
     graph::RunSpec spec;
     spec.thread_id = thread_.id;
@@ -449,6 +477,13 @@ graph::RunSpec ThreadSession::spec_of(const Run& run) const {
     spec.recursion_limit = request.recursion_limit;
     spec.attempt = run.row_.attempt;
     spec.deadline = base::system_clock().now() + request.time_max;
+    if (request.resume && position_->run_id != run.row_.id) {
+        auto answers = address_resume(*request.resume, thread_.interrupts);
+        if (!answers) {
+            return std::move(answers).error();
+        }
+        spec.resume = std::move(*answers);
+    }
     return spec;
 }
 
@@ -456,13 +491,19 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
     outcome.status = result.status;
     outcome.error = result.error;
     outcome.interrupts = result.interrupts;
-    const bool failed = result.status != storage::RunStatus::success;
-    set_run_status(*run, result.status, failed ? error_json(result.error) : std::string{},
-                   run->row_.attempt);
+    std::string ending;
+    if (has_failed(outcome)) {
+        ending = error_json(result.error);
+    } else if (result.status == storage::RunStatus::interrupted) {
+        ending = encode_asked({result.interrupts, position_->checkpoint_id});
+    }
+    set_run_status(*run, result.status, std::move(ending), run->row_.attempt);
+    // Also if others wait: one of them may have come to answer.
+    thread_.interrupts = base::dump_json(result.interrupts);
     if (queue_.is_idle()) {
         pending_.status = result.thread_status;
-        pending_.interrupts = base::dump_json(result.interrupts);
     }
+    pending_.interrupts = thread_.interrupts;
     write_soon([self = shared_from_this(), run,
                 outcome = std::move(outcome)](const base::Status& written) mutable {
         if (!written) {
@@ -473,7 +514,7 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
 }
 
 void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
-    const bool succeeded = outcome.status == storage::RunStatus::success;
+    const bool succeeded = !has_failed(outcome);
     auto& total =
         succeeded ? context_.metrics.runs_succeeded_total : context_.metrics.runs_failed_total;
     total.fetch_add(1, std::memory_order_relaxed);

@@ -93,9 +93,12 @@ private:
     void vanish(const RunHandle& run);
     base::Task<> execute(RunHandle run);
     base::Task<base::Status> load_position(const Run& run);
+    /// A run that came to nothing leaves the thread's questions as they are.
+    void keep_asking(graph::RunResult& result) const;
     /// What the attempts before this one made durable goes into the log once more.
     base::Task<base::Status> replay_log(Run& run);
-    graph::RunSpec spec_of(const Run& run) const;
+    /// @return invalid_argument if the run answers what is not asked
+    base::Result<graph::RunSpec> spec_of(const Run& run) const;
     void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
     void settle(const RunHandle& run, RunOutcome outcome);
     /// It has been tried often enough, or cannot be; its readers get the events that it has made.
@@ -109,6 +112,8 @@ private:
                         std::string error,
                         std::int32_t attempt);
 
+    /// What its superstep left in the tool ledger goes with the same write.
+    void append_row(storage::JournalRow row);
     void write_soon(Written done);
     base::Task<base::Status> write_now();
     base::Task<base::Status> roll_back_now(storage::Seq to, base::RunId run);
@@ -137,6 +142,8 @@ private:
     storage::Epoch epoch_;
     std::optional<graph::Position> position_;
     std::shared_ptr<const graph::Graph> graph_;  ///< the one position_ was built for
+    /// The store may hold tool calls of the superstep that starts from this row, and of none after.
+    std::optional<storage::Seq> tool_calls_seq_;
     bool graph_noted_ = false;
     ThreadQueue queue_;
     std::unordered_map<base::RunId, RunHandle> runs_;  ///< waiting and executing

@@ -438,6 +438,52 @@ TEST_F(RunnerTest, StreamsWhatEachModeAsksFor) {
     EXPECT_EQ(host.output_tokens, 2);
 }
 
+// Writes the answer to its only question, which it asks until there is one.
+std::shared_ptr<const Node> asking(std::string id) {
+    return calling([id = std::move(id)](NodeContext& context) -> Task<Result<NodeOutput>> {
+        NodeOutput output;
+        const auto* answer = context.find_resume(id);
+        if (answer == nullptr) {
+            output.interrupts.push_back({id, Json("what is " + id + "?")});
+        } else {
+            output.writes.push_back({"log", *answer});
+        }
+        co_return output;
+    });
+}
+
+TEST_F(RunnerTest, ATaskThatAsksHoldsItsSuperstepUntilAllIsAnswered) {
+    host.modes = {StreamMode::updates};
+    const auto graph =
+        make_graph({node("a", asking("1")), node("b", asking("2")), node("c", writing("log", "c")),
+                    node("d", asking("1"))},
+                   {edge(kStart, "a"), edge(kStart, "b"), edge(kStart, "c"), edge("a", "d")});
+    auto result = run(graph, Json{{"topic", "x"}});
+    EXPECT_EQ(result.status, RunStatus::interrupted);
+    EXPECT_EQ(result.thread_status, ThreadStatus::interrupted);
+    EXPECT_EQ(result.error.message, "");
+    EXPECT_EQ(result.interrupts.size(), 2U) << "not the sibling that asks nothing";
+    const auto rows = host.rows.size();
+    const Json first{{"value", "what is 1?"}, {"id", "1"}};
+    const Json second{{"value", "what is 2?"}, {"id", "2"}};
+    EXPECT_EQ(host.events_of(StreamMode::updates).back(),
+              (Json{{"__interrupt__", Json::array({first, second})}}));
+
+    auto spec = make_spec(std::nullopt);
+    spec.resume = {{"1", "one"}};
+    result = run(graph, spec);
+    EXPECT_EQ(result.interrupts.size(), 1U);
+    EXPECT_EQ(*result.interrupts.begin(), Json::array({second}));
+    EXPECT_EQ(host.rows.size(), rows) << "nothing of the superstep is kept";
+
+    spec = make_spec(std::nullopt);
+    spec.resume = {{"1", "one"}, {"2", "two"}};
+    result = run(graph, spec);
+    EXPECT_EQ(position.state.to_json()["log"], (Json{"one", "two", "c"}));
+    EXPECT_EQ(*result.interrupts.begin(), Json::array({first}))
+        << "an answer is for the step that the run went on with";
+}
+
 TEST_F(RunnerTest, ANodeThatThrowsFailsOnlyItsRun) {
     const auto throws = [](NodeContext&) -> Task<Result<NodeOutput>> {
         throw std::runtime_error{"secret detail"};

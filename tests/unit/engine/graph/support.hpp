@@ -73,6 +73,26 @@ public:
         input_tokens += input;
         output_tokens += output;
     }
+    base::Task<base::Result<std::vector<storage::ToolCallRow>>> load_tool_calls(
+        storage::Seq seq) override {
+        std::vector<storage::ToolCallRow> found;
+        for (const auto& call : tool_calls) {
+            if (call.seq == seq) {
+                found.push_back(call);
+            }
+        }
+        co_return found;
+    }
+    base::Task<base::Status> record_tool_calls(std::vector<storage::ToolCallRow> calls) override {
+        if (tool_calls_answer) {
+            ++tool_call_writes;
+            for (auto& call : calls) {
+                put(std::move(call));
+            }
+        }
+        co_return tool_calls_answer;
+    }
+    void record_answer(storage::ToolCallRow call) override { put(std::move(call)); }
     [[nodiscard]] base::CancelSource& cancel() noexcept override { return cancel_source; }
     [[nodiscard]] const base::Clock& clock() const noexcept override {
         return manual_clock != nullptr ? *manual_clock : base::system_clock();
@@ -101,10 +121,25 @@ public:
     std::vector<storage::JournalRow> rows;
     std::function<void()> on_checkpoint;
     base::Status checkpoint_answer;
+    std::vector<storage::ToolCallRow> tool_calls;  ///< the ledger
+    int tool_call_writes = 0;                      ///< that were waited for
+    base::Status tool_calls_answer;                ///< what recording calls answers
     base::CancelSource cancel_source;
     ManualClock* manual_clock = nullptr;
     std::int64_t input_tokens = 0;
     std::int64_t output_tokens = 0;
+
+private:
+    void put(storage::ToolCallRow call) {
+        for (auto& each : tool_calls) {
+            if (each.seq == call.seq && each.task_id == call.task_id &&
+                each.number == call.number) {
+                each = std::move(call);
+                return;
+            }
+        }
+        tool_calls.push_back(std::move(call));
+    }
 };
 
 using Body = std::function<base::Task<base::Result<NodeOutput>>(NodeContext&)>;

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "engine/graph/join.hpp"
+#include "engine/nodes/call_decision.hpp"
 #include "engine/nodes/chat_state.hpp"
 
 namespace heddle::nodes {
@@ -20,10 +21,10 @@ using base::Task;
 
 constexpr std::size_t kCallsMax = 64;
 
-struct CallOutcome {
-    Json message;
-    std::optional<Error> fatal;
-};
+// What the model reads. It must not take an outcome that is not known for a failure.
+constexpr std::string_view kUnknown =
+    "Error: it is not known whether this call was carried out: it was begun, and no answer is on "
+    "record. It was not made again. Find out what is true before you call it again.";
 
 // Messages in the state have been normalised, but a call's id may be null.
 std::string text_of(const Json& call, const char* key, std::string otherwise) {
@@ -33,23 +34,80 @@ std::string text_of(const Json& call, const char* key, std::string otherwise) {
 
 /// One call of the model's, on its way to be answered.
 struct PlannedCall {
+    std::int32_t number = 0;
     std::string id;
     std::string name;
     Json args;
+    tools::Tool* tool = nullptr;  ///< null: there is no such tool
+
+    // What is to be done about it.
+    bool record = false;  ///< before it is made
+    std::optional<tools::ToolAnswer> answer;
+    std::optional<Error> fatal;
+    std::optional<graph::Interrupt> question;
+
+    [[nodiscard]] bool is_recorded() const { return tool != nullptr && tool->spec().recorded; }
 };
 
 PlannedCall plan_call(const Json& call, std::size_t index) {
+    PlannedCall planned;
+    planned.number = static_cast<std::int32_t>(index);
+    planned.id = text_of(call, "id", std::to_string(index));
+    planned.name = text_of(call, "name", "");
     const auto args = call.find("args");
-    return PlannedCall{text_of(call, "id", std::to_string(index)), text_of(call, "name", ""),
-                       args != call.end() ? *args : Json::object()};
+    planned.args = args != call.end() ? *args : Json::object();
+    return planned;
 }
 
-Json answer_message(const PlannedCall& call, std::string content, bool is_error) {
+Json answer_message(const PlannedCall& call) {
     return Json{{"type", "tool"},
-                {"content", std::move(content)},
+                {"content", call.answer->content},
                 {"name", call.name},
                 {"tool_call_id", call.id},
-                {"status", is_error ? "error" : "success"}};
+                {"status", call.answer->is_error ? "error" : "success"}};
+}
+
+std::string encode_answer(const tools::ToolAnswer& answer) {
+    return base::dump_json(Json{{"content", answer.content}, {"is_error", answer.is_error}});
+}
+
+Result<tools::ToolAnswer> decode_answer(const std::string& text) {
+    const auto json = base::parse_stored_json(text);
+    const Error broken{ErrorCode::internal, "a recorded answer of a tool is broken"};
+    if (!json || !json->is_object()) {
+        return broken;
+    }
+    const auto content = json->find("content");
+    const auto is_error = json->find("is_error");
+    if (content == json->end() || !content->is_string() || is_error == json->end() ||
+        !is_error->is_boolean()) {
+        return broken;
+    }
+    return tools::ToolAnswer{content->get<std::string>(), is_error->get<bool>()};
+}
+
+// The same as often as the step is run, and another for every other call: a UUID of its own.
+std::string key_of(const graph::NodeContext& context, std::int32_t number) {
+    const auto task = base::Uuid::parse(context.task_id()).value_or(base::Uuid{});
+    return base::make_uuid_v5(task, fmt::format("tool call {}", number)).to_string();
+}
+
+// Another one each time the call was made: who answers means the call that was asked about.
+graph::Interrupt question_about(const graph::NodeContext& context,
+                                const PlannedCall& call,
+                                const base::RunId& run) {
+    const auto task = base::Uuid::parse(context.task_id()).value_or(base::Uuid{});
+    auto id =
+        base::make_uuid_v5(task, fmt::format("{} in {}", call.number, run.to_string())).to_string();
+    std::erase(id, '-');
+    return {std::move(id),
+            Json{{"type", "tool_outcome_unknown"},
+                 {"message", fmt::format("It is not known whether the call of {} was carried out.",
+                                         call.name)},
+                 {"tool", call.name},
+                 {"tool_call_id", call.id},
+                 {"args", call.args},
+                 {"actions", {"retry", "fail", "result"}}}};
 }
 
 class ToolsNode final : public graph::Node {
@@ -57,43 +115,174 @@ public:
     explicit ToolsNode(ToolsNodeSpec spec) : spec_{std::move(spec)} {}
 
     Task<Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
-        const Json& calls = pending_tool_calls(context.state());
-        if (calls.empty()) {
-            co_return Error{ErrorCode::graph_error,
-                            "the last message is no ai message that calls "
-                            "tools"};
+        auto planned = plan_calls(context.state());
+        if (!planned) {
+            co_return std::move(planned).error();
         }
-        if (calls.size() > kCallsMax) {
-            co_return Error{ErrorCode::graph_error,
-                            fmt::format("the model called {} tools at once, at most {} are carried "
-                                        "out",
-                                        calls.size(), kCallsMax)};
+        auto& calls = *planned;
+        auto status = co_await look_up(context, calls);
+        if (status) {
+            status = co_await record(context, calls);
         }
-        std::vector<CallOutcome> outcomes(calls.size());
-        std::vector<PlannedCall> planned;
-        planned.reserve(calls.size());
-        for (std::size_t i = 0; i < calls.size(); ++i) {
-            planned.push_back(plan_call(calls[i], i));
+        if (!status) {
+            co_return std::move(status).error();
         }
+        const bool asks = std::any_of(calls.begin(), calls.end(), [](const PlannedCall& call) {
+            return call.question.has_value();
+        });
         std::vector<Task<>> running;
         running.reserve(calls.size());
-        for (std::size_t i = 0; i < calls.size(); ++i) {
-            running.push_back(carry_out(context, planned[i], outcomes[i]));
+        for (auto& call : calls) {
+            // While a question is open, what leaves no record would only be done twice.
+            const bool is_due = !call.answer && !call.question && (call.is_recorded() || !asks);
+            if (is_due) {
+                running.push_back(carry_out(context, call));
+            }
         }
         co_await graph::run_all(std::move(running));
-
-        graph::NodeOutput output;
-        output.writes.push_back(graph::ChannelWrite{std::string{kMessages}, Json::array()});
-        for (auto& outcome : outcomes) {
-            if (outcome.fatal) {
-                co_return *std::move(outcome.fatal);
-            }
-            output.writes.back().value.push_back(std::move(outcome.message));
-        }
-        co_return output;
+        co_return collect(calls);
     }
 
 private:
+    [[nodiscard]] Result<std::vector<PlannedCall>> plan_calls(const graph::State& state) const {
+        const Json& pending = pending_tool_calls(state);
+        if (pending.empty()) {
+            return Error{ErrorCode::graph_error,
+                         "the last message is no ai message that calls "
+                         "tools"};
+        }
+        if (pending.size() > kCallsMax) {
+            return Error{ErrorCode::graph_error,
+                         fmt::format("the model called {} tools at once, at most {} are carried "
+                                     "out",
+                                     pending.size(), kCallsMax)};
+        }
+        std::vector<PlannedCall> calls;
+        calls.reserve(pending.size());
+        for (std::size_t i = 0; i < pending.size(); ++i) {
+            calls.push_back(plan_call(pending[i], i));
+            auto& call = calls.back();
+            call.tool = find_tool(call.name);
+            call.record = call.is_recorded();
+            if (call.tool == nullptr) {
+                call.answer =
+                    tools::ToolAnswer{fmt::format("Error: {} is not a valid tool, try one of [{}].",
+                                                  call.name, tool_names()),
+                                      true};
+            }
+        }
+        return calls;
+    }
+
+    // What earlier attempts at this task have left, and what that means for each call.
+    Task<base::Status> look_up(graph::NodeContext& context, std::vector<PlannedCall>& calls) const {
+        const bool any = std::any_of(calls.begin(), calls.end(),
+                                     [](const PlannedCall& call) { return call.is_recorded(); });
+        if (!any) {
+            co_return base::ok();
+        }
+        const auto found = co_await context.load_calls();
+        if (!found) {
+            co_return found.error();
+        }
+        for (const auto& recorded : *found) {
+            if (recorded.number < 0 || static_cast<std::size_t>(recorded.number) >= calls.size()) {
+                continue;
+            }
+            auto& call = calls[static_cast<std::size_t>(recorded.number)];
+            call.record = false;
+            if (!recorded.answer.empty()) {
+                auto answer = decode_answer(recorded.answer);
+                if (!answer) {
+                    co_return std::move(answer).error();
+                }
+                call.answer = std::move(*answer);
+            } else if (call.is_recorded()) {
+                auto status = decide(context, call, recorded.run_id);
+                if (!status) {
+                    co_return status;
+                }
+            }
+        }
+        co_return base::ok();
+    }
+
+    // A call of which nobody knows what came of it.
+    static base::Status decide(graph::NodeContext& context,
+                               PlannedCall& call,
+                               const base::RunId& made_by) {
+        switch (call.tool->spec().on_unknown) {
+            case tools::OnUnknown::retry:
+                return base::ok();
+            case tools::OnUnknown::fail:
+                call.answer = tools::ToolAnswer{std::string{kUnknown}, true};
+                return base::ok();
+            case tools::OnUnknown::ask:
+                break;
+        }
+        auto question = question_about(context, call, made_by);
+        // The question names the run that made the call: an answer to an earlier one does not
+        // count.
+        const auto* value = context.find_resume(question.id);
+        if (value == nullptr) {
+            call.question = std::move(question);
+            return base::ok();
+        }
+        auto decision = read_call_decision(*value, "command.resume");
+        if (!decision) {
+            return std::move(decision).error();
+        }
+        switch (decision->action) {
+            case CallDecision::Action::retry:
+                call.record = true;
+                return base::ok();
+            case CallDecision::Action::fail:
+                call.answer = tools::ToolAnswer{std::string{kUnknown}, true};
+                break;
+            case CallDecision::Action::result:
+                call.answer = tools::ToolAnswer{std::move(decision->content), false};
+                break;
+        }
+        // Other questions may still be open; this one is not to be asked again.
+        context.record_answer(call.number, encode_answer(*call.answer));
+        return base::ok();
+    }
+
+    // One write for all of them, on disk before the first is made.
+    static Task<base::Status> record(graph::NodeContext& context,
+                                     const std::vector<PlannedCall>& calls) {
+        std::vector<std::int32_t> numbers;
+        for (const auto& call : calls) {
+            if (call.record) {
+                numbers.push_back(call.number);
+            }
+        }
+        if (numbers.empty()) {
+            co_return base::ok();
+        }
+        auto status = co_await context.record_calls(std::move(numbers));
+        if (status && context.cancel().is_cancelled()) {
+            co_return context.cancel().reason();
+        }
+        co_return status;
+    }
+
+    [[nodiscard]] Result<graph::NodeOutput> collect(std::vector<PlannedCall>& calls) const {
+        graph::NodeOutput output;
+        output.writes.push_back(graph::ChannelWrite{std::string{kMessages}, Json::array()});
+        for (auto& call : calls) {
+            if (call.fatal) {
+                return *std::move(call.fatal);
+            }
+            if (call.question) {
+                output.interrupts.push_back(*std::move(call.question));
+            } else if (call.answer) {
+                output.writes.back().value.push_back(answer_message(call));
+            }
+        }
+        return output;
+    }
+
     [[nodiscard]] tools::Tool* find_tool(const std::string& name) const {
         const auto found =
             std::find_if(spec_.tools.begin(), spec_.tools.end(),
@@ -113,48 +302,38 @@ private:
     }
 
     // Never throws: run_all() asks for that.
-    Task<> carry_out(graph::NodeContext& context,
-                     const PlannedCall& call,
-                     CallOutcome& outcome) const {
+    Task<> carry_out(graph::NodeContext& context, PlannedCall& call) const {
         try {
-            co_await call_tool(context, call, outcome);
+            co_await call_tool(context, call);
         } catch (const std::exception&) {
-            outcome.fatal = Error{ErrorCode::internal, "a tool failed unexpectedly"};
+            call.fatal = Error{ErrorCode::internal, "a tool failed unexpectedly"};
         }
     }
 
-    Task<> call_tool(graph::NodeContext& context,
-                     const PlannedCall& call,
-                     CallOutcome& outcome) const {
-        tools::Tool* tool = find_tool(call.name);
-        if (tool == nullptr) {
-            outcome.message =
-                answer_message(call,
-                               fmt::format("Error: {} is not a valid tool, try one of [{}].",
-                                           call.name, tool_names()),
-                               true);
-            co_return;
-        }
+    Task<> call_tool(graph::NodeContext& context, PlannedCall& call) const {
         tools::ToolCall request;
         request.id = call.id;
         request.args = call.args;
         request.deadline = context.deadline();
-        request.idempotency_key = fmt::format("{}:{}", context.task_id(), request.id);
-        auto answer = co_await tool->call(std::move(request), context.cancel());
+        request.idempotency_key = key_of(context, call.number);
+        auto answer = co_await call.tool->call(std::move(request), context.cancel());
         if (answer) {
-            outcome.message = answer_message(call, std::move(answer->content), answer->is_error);
-            co_return;
+            call.answer = std::move(*answer);
+        } else {
+            const Error& error = answer.error();
+            const bool stopped = context.cancel().is_cancelled() ||
+                                 error.code == ErrorCode::cancelled ||
+                                 error.code == ErrorCode::interrupted;
+            if (stopped || spec_.fail_on_error) {
+                call.fatal = error;
+                co_return;
+            }
+            call.answer = tools::ToolAnswer{
+                fmt::format("Error: {}\n Please fix your mistakes.", error.message), true};
         }
-        const Error& error = answer.error();
-        const bool stopped = context.cancel().is_cancelled() ||
-                             error.code == ErrorCode::cancelled ||
-                             error.code == ErrorCode::interrupted;
-        if (stopped || spec_.fail_on_error) {
-            outcome.fatal = error;
-            co_return;
+        if (call.is_recorded()) {
+            context.record_answer(call.number, encode_answer(*call.answer));
         }
-        outcome.message = answer_message(
-            call, fmt::format("Error: {}\n Please fix your mistakes.", error.message), true);
     }
 
     ToolsNodeSpec spec_;

@@ -16,8 +16,12 @@ struct ToolsNodeSpec {
 
 /// kind tools: carries out the tool calls of the last ai message, all at once (at most 64, else the
 /// node fails), and appends one tool message for each, in the order of the calls. A failing tool, a
-/// tool that does not exist and arguments that do not fit become messages with status "error". A
-/// call's idempotency key is the task's id and the call's: a repeat after a crash has the same.
+/// tool that does not exist and arguments that do not fit become messages with status "error".
+///
+/// Calls of tools that are recorded (ToolSpec) are on disk before the first of them is made, in one
+/// write, and each answer goes there as it arrives. When the task is run again, whatever for, a
+/// call that was answered is not made again, and one that was not goes by the tool's on_unknown:
+/// `fail` becomes a message that says so, `ask` an interrupt a call (call_decision.hpp).
 std::shared_ptr<const graph::Node> make_tools_node(ToolsNodeSpec spec);
 
 /// Holds when the last message calls one of these tools: breakpoints before tools.

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/base/cancel.hpp"
@@ -13,17 +16,32 @@
 /// The tool port. Driver: tools/http (from an OpenAPI file). Runs on the calling shard.
 namespace heddle::tools {
 
+/// What becomes of a call whose outcome is not known: it was begun, and the engine was gone before
+/// the answer was on disk (ADR 0011).
+enum class OnUnknown : std::uint8_t {
+    retry,  ///< it is made again with the same key: for tools that act once for a key
+    fail,   ///< it is not made again; the model is told that the outcome is not known
+    ask,    ///< the run is interrupted until somebody decides
+};
+/// As spelled in agent files.
+std::optional<OnUnknown> parse_on_unknown(std::string_view text) noexcept;
+
 struct ToolSpec {
     std::string name;  ///< what the model calls: [A-Za-z0-9_-]{1,64}
     std::string description;
     base::Json parameters;  ///< JSON Schema of the arguments (an object schema)
+    /// Calls are recorded before they are made: all but those of tools that only read.
+    bool recorded = true;
+    OnUnknown on_unknown = OnUnknown::fail;  ///< of recorded calls
 };
 
 struct ToolCall {
     std::string id;   ///< the model's tool_call id
     base::Json args;  ///< hostile: as the model wrote it
     base::Instant deadline{};
-    std::string idempotency_key;  ///< same for every repetition of this call after a crash
+    /// A UUID, the same whenever this call is made again. A driver sends it with every call of a
+    /// recorded tool: HTTP as the header Idempotency-Key, MCP in the request's _meta.
+    std::string idempotency_key;
 };
 
 struct ToolAnswer {

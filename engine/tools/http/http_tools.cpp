@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -32,6 +33,8 @@ struct Backend {
     base::Duration timeout = std::chrono::seconds{30};
     std::size_t answer_bytes_max = 256U << 10U;
     std::vector<std::string> only;
+    std::optional<OnUnknown> on_unknown;               ///< of all operations that change something
+    std::map<std::string, OnUnknown> on_unknown_of{};  ///< by operationId
 };
 
 Error refuse(const std::string& field, const std::string& problem) {
@@ -129,8 +132,8 @@ public:
             co_return std::move(request).error();
         }
         metrics_.tool_calls_total.fetch_add(1, std::memory_order_relaxed);
-        // Only what is safe by its method is repeated; a change may have been made.
-        const unsigned attempts = operation_.method == "GET" ? kAttemptsMax : 1;
+        // Only what just reads is repeated; a change may have been made.
+        const unsigned attempts = operation_.spec.recorded ? 1 : kAttemptsMax;
         for (unsigned number = 1;; ++number) {
             auto sent = *request;
             auto response = co_await http_.send(std::move(sent), {}, cancel);
@@ -185,7 +188,7 @@ private:
             }
             request.headers.emplace_back(name, std::move(text));
         }
-        if (operation_.method != "GET" && !call.idempotency_key.empty()) {
+        if (operation_.spec.recorded && !call.idempotency_key.empty()) {
             request.headers.emplace_back("idempotency-key", call.idempotency_key);
         }
         if (operation_.has_body) {
@@ -266,6 +269,40 @@ base::Status read_headers(const Json& headers, Backend& backend) {
     return base::ok();
 }
 
+base::Status read_on_unknown(const Json& value, Backend& backend) {
+    const auto policy_of = [](const Json& text) {
+        return text.is_string() ? parse_on_unknown(text.get_ref<const std::string&>())
+                                : std::nullopt;
+    };
+    if (!value.is_object()) {
+        backend.on_unknown = policy_of(value);
+        return backend.on_unknown
+                   ? base::ok()
+                   : refuse("on_unknown",
+                            "expected retry, fail, ask or {operationId: one of them}");
+    }
+    for (const auto& item : value.items()) {
+        const auto policy = policy_of(item.value());
+        if (!policy) {
+            return refuse("on_unknown." + item.key(), "expected retry, fail or ask");
+        }
+        backend.on_unknown_of[item.key()] = *policy;
+    }
+    return base::ok();
+}
+
+// What the agent file says of an operation counts more than what its document does.
+void apply_on_unknown(const Backend& backend, Operation& operation) {
+    if (backend.on_unknown) {
+        operation.spec.on_unknown = *backend.on_unknown;
+    }
+    const auto own = backend.on_unknown_of.find(operation.spec.name);
+    if (own != backend.on_unknown_of.end()) {
+        operation.spec.on_unknown = own->second;
+        operation.spec.recorded = true;
+    }
+}
+
 base::Status read_setting(const std::string& key, const Json& value, Backend& backend) {
     if (key == "headers") {
         return read_headers(value, backend);
@@ -293,6 +330,8 @@ base::Status read_setting(const std::string& key, const Json& value, Backend& ba
             }
             backend.only.push_back(name.get<std::string>());
         }
+    } else if (key == "on_unknown") {
+        return read_on_unknown(value, backend);
     } else if (key != "http") {
         return refuse(key, "unknown setting of http tools");
     }
@@ -348,6 +387,7 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
     }
     ToolSet tools;
     std::vector<std::string> left = backend->only;
+    auto named = backend->on_unknown_of;
     for (auto& operation : *operations) {
         const auto wanted = std::find(left.begin(), left.end(), operation.spec.name);
         if (!backend->only.empty() && wanted == left.end()) {
@@ -356,10 +396,15 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
         if (wanted != left.end()) {
             left.erase(wanted);
         }
+        apply_on_unknown(*backend, operation);
+        named.erase(operation.spec.name);
         tools.push_back(std::make_shared<HttpTool>(http, metrics, backend, std::move(operation)));
     }
     if (!left.empty()) {
         return refuse("only", "no such operationId: " + left.front());
+    }
+    if (!named.empty()) {
+        return refuse("on_unknown." + named.begin()->first, "no such operationId among the tools");
     }
     if (tools.empty()) {
         return refuse("http", file.string() + ": holds no operationId");

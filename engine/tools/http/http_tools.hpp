@@ -19,11 +19,14 @@ namespace heddle::tools {
 ///   headers      {NAME: value} added to every request (value "env:NAME" reads the environment)
 ///   timeout      seconds for one call, default 30        answer_bytes_max  default 256 KB
 ///   only         [operationId], default all
+///   on_unknown   retry, fail or ask, or {operationId: one of them}: what becomes of a call whose
+///                outcome is not known. Default retry if the operation has a header parameter
+///                Idempotency-Key, else fail. A GET or HEAD is recorded only if it is named here
 /// A call validates its args, fills the URL (a path argument is one percent-encoded segment: no
-/// argument can leave base_url's host or path) and sends Idempotency-Key with every method but GET.
+/// argument can leave base_url's host or path) and sends Idempotency-Key with whatever is recorded.
 ///   2xx          ToolAnswer, content is the body
 ///   3xx, 4xx     ToolAnswer with is_error and the body
-///   5xx, no answer   GET is repeated within the deadline (at most 3 times), then
+///   5xx, no answer   what is not recorded is repeated within the deadline (at most 3 times), then
 ///                tool_error | timeout | unavailable
 /// `http` and `metrics` outlive the tools.
 /// @return not_found, invalid_argument with `field` naming the operation and what was expected

@@ -37,6 +37,13 @@ bool is_tool_name(std::string_view name) {
     });
 }
 
+bool is_key_header(std::string_view name) {
+    constexpr std::string_view kName = "idempotency-key";
+    return std::equal(name.begin(), name.end(), kName.begin(), kName.end(), [](char a, char b) {
+        return std::tolower(static_cast<unsigned char>(a)) == b;
+    });
+}
+
 class OperationReader {
 public:
     explicit OperationReader(const Json& document) : document_{document} {}
@@ -96,6 +103,7 @@ private:
         out.method.resize(method.size());
         std::transform(method.begin(), method.end(), out.method.begin(),
                        [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+        out.spec.recorded = !is_safe(out);
         out.path = path;
         out.spec.parameters = Json{{"type", "object"},
                                    {"properties", Json::object()},
@@ -138,6 +146,10 @@ private:
             }
             if (in == "cookie") {
                 return refuse(at + ".in", "cookies are not supported");
+            }
+            if (in == "header" && is_key_header(name)) {
+                out.spec.on_unknown = OnUnknown::retry;
+                continue;
             }
             auto& properties = out.spec.parameters["properties"];
             if (properties.contains(name)) {
@@ -280,6 +292,10 @@ Result<std::vector<Operation>> read_operations(const Json& document) {
         return refuse("openapi", "expected an OpenAPI document");
     }
     return OperationReader{document}.read();
+}
+
+bool is_safe(const Operation& operation) noexcept {
+    return operation.method == "GET" || operation.method == "HEAD";
 }
 
 std::string first_server(const Json& document) {

@@ -22,7 +22,13 @@ struct Operation {
     bool has_body = false;
 };
 
-/// Reads every operation that has an operationId. Local $ref are resolved (at most 32 deep).
+/// Whether the method only reads (RFC 9110, 9.2.1): GET and HEAD.
+bool is_safe(const Operation& operation) noexcept;
+
+/// Reads every operation that has an operationId. One with a safe method is not recorded; one that
+/// has a header parameter Idempotency-Key is made again with the same key if its outcome is not
+/// known, and the parameter is filled in by the driver, not by the model. Local $ref are resolved
+/// (at most 32 deep).
 /// @return invalid_argument with `field` naming the place ("paths./slots.get.parameters[0]")
 base::Result<std::vector<Operation>> read_operations(const base::Json& document);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -47,10 +48,16 @@ public:
     base::Task<base::Result<tools::ToolAnswer>> call(tools::ToolCall call,
                                                      base::CancelSource&) override {
         calls.push_back(std::move(call));
+        if (on_call) {
+            on_call();
+        }
         co_return answer_;
     }
+    [[nodiscard]] tools::ToolSpec& own_spec() noexcept { return spec_; }
+    void answer_with(base::Result<tools::ToolAnswer> answer) { answer_ = std::move(answer); }
 
     std::vector<tools::ToolCall> calls;
+    std::function<void()> on_call;
 
 private:
     tools::ToolSpec spec_;

@@ -219,6 +219,57 @@ TEST_F(EchoTest, ReportsFailuresAndRepeatsOnlyWhatIsSafe) {
     EXPECT_EQ(call(tools, "silent", Json::object()).error().code, ErrorCode::interrupted);
 }
 
+constexpr const char* kKeyed = R"(
+  /echo/keyed:
+    parameters: [{name: IDEMPOTENCY-Key, in: header, required: true, schema: {type: string}}]
+    post: {operationId: keyed}
+    get: {operationId: keyed_read}
+  /echo/plain:
+    post: {operationId: plain}
+    get: {operationId: read}
+    head: {operationId: peek}
+)";
+
+TEST_F(EchoTest, AToolIsRecordedUnlessItOnlyReads) {
+    const auto policy_of = [&](const ToolSet& tools, const std::string& name) {
+        for (const auto& tool : tools) {
+            if (tool->spec().name == name) {
+                return std::pair{tool->spec().recorded, tool->spec().on_unknown};
+            }
+        }
+        throw std::runtime_error{"no tool " + name};
+    };
+    const auto tools = make(kKeyed).value();
+    EXPECT_EQ(policy_of(tools, "keyed"), std::pair(true, OnUnknown::retry));
+    EXPECT_EQ(policy_of(tools, "plain"), std::pair(true, OnUnknown::fail));
+    EXPECT_FALSE(policy_of(tools, "keyed_read").first);
+    EXPECT_FALSE(policy_of(tools, "read").first);
+    EXPECT_FALSE(policy_of(tools, "peek").first);
+
+    const auto asking = make(kKeyed, {{"on_unknown", "ask"}}).value();
+    EXPECT_EQ(policy_of(asking, "keyed"), std::pair(true, OnUnknown::ask));
+    EXPECT_EQ(policy_of(asking, "plain"), std::pair(true, OnUnknown::ask));
+    EXPECT_FALSE(policy_of(asking, "read").first) << "it is not named";
+
+    const Json each{{"plain", "retry"}, {"read", "fail"}};
+    const auto named = make(kKeyed, {{"on_unknown", each}}).value();
+    EXPECT_EQ(policy_of(named, "keyed"), std::pair(true, OnUnknown::retry));
+    EXPECT_EQ(policy_of(named, "plain"), std::pair(true, OnUnknown::retry));
+    EXPECT_EQ(policy_of(named, "read"), std::pair(true, OnUnknown::fail));
+}
+
+TEST_F(EchoTest, TheKeyIsFilledInAndNoArgument) {
+    const auto tools = make(kKeyed, {{"on_unknown", {{"read", "fail"}}}}).value();
+    const auto keyed = json_of(call(tools, "keyed", Json::object(), "k1"));
+    EXPECT_EQ(keyed["headers"]["idempotency-key"], "k1");
+    EXPECT_EQ(call(tools, "keyed", {{"IDEMPOTENCY-Key", "mine"}}).error().field, "IDEMPOTENCY-Key");
+    EXPECT_EQ(json_of(call(tools, "read", Json::object(), "k2"))["headers"]["idempotency-key"],
+              "k2")
+        << "recorded, so it has one";
+    EXPECT_FALSE(
+        json_of(call(tools, "keyed_read", Json::object()))["headers"].contains("idempotency-key"));
+}
+
 TEST_F(EchoTest, NamesWhatIsWrongInTheDocumentOrTheSettings) {
     const auto field_of = [&](const std::string& paths, Json settings = Json::object()) {
         const auto made = make(paths, std::move(settings));
@@ -250,6 +301,12 @@ TEST_F(EchoTest, NamesWhatIsWrongInTheDocumentOrTheSettings) {
     names(field_of(kEcho, {{"timeout", 0}}), "timeout");
     names(field_of(kEcho, {{"colour", 0}}), "colour");
     names(field_of(kEcho, {{"headers", {{"X", "env:HEDDLE_NOT_SET"}}}}), "headers.X");
+    names(field_of(kEcho, {{"on_unknown", "shrug"}}), "expected retry, fail, ask");
+    names(field_of(kEcho, {{"on_unknown", 1}}), "on_unknown");
+    names(field_of(kEcho, {{"on_unknown", {{"echo", true}}}}), "on_unknown.echo");
+    names(field_of(kEcho, {{"on_unknown", {{"nobody", "ask"}}}}), "on_unknown.nobody");
+    names(field_of(kEcho, {{"on_unknown", {{"echo", "ask"}}}, {"only", {"silent"}}}),
+          "on_unknown.echo");
     EXPECT_EQ(make(kEcho, {{"only", {"echo", "silent"}}})->size(), 2U);
     EXPECT_EQ(make_http_tools(client_, metrics_, {{"http", "none.yaml"}}, directory_).error().code,
               ErrorCode::not_found);

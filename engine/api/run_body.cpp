@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include "engine/api/fields.hpp"
+#include "engine/nodes/call_decision.hpp"
+#include "engine/scheduler/resume.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
 
 namespace heddle::api {
@@ -21,8 +23,7 @@ constexpr std::size_t kNamesMax = 256;
 // Fields of the API that change what a run does and that we do not obey. Absent, null, false, zero
 // and empty mean the same as for LangGraph: the default.
 void refuse_what_is_not_obeyed(Fields& fields) {
-    for (const auto* name :
-         {"command", "webhook", "feedback_keys", "langsmith_tracer", "strict_resume"}) {
+    for (const auto* name : {"webhook", "feedback_keys", "langsmith_tracer", "strict_resume"}) {
         const auto* value = fields.find(name);
         const bool is_default = value == nullptr || (value->is_boolean() && !value->get<bool>()) ||
                                 ((value->is_array() || value->is_object()) && value->empty());
@@ -42,6 +43,46 @@ void refuse_what_is_not_obeyed(Fields& fields) {
             fields.refuse_unsupported("after_seconds", "above 0 is not supported");
         }
     }
+}
+
+// One answer, or a map of answers by interrupt id. The tool ledger alone asks questions so far, so
+// each answer must be one of its decisions.
+void check_resume(Fields& body, const Json& resume) {
+    constexpr auto kField = "command.resume";
+    if (!scheduler::is_resume_map(resume)) {
+        body.keep(nodes::check_call_decision(resume, kField));
+        return;
+    }
+    for (const auto& [id, answer] : resume.get_ref<const Json::object_t&>()) {
+        body.keep(nodes::check_call_decision(answer, fmt::format("{}.{}", kField, id)));
+    }
+}
+
+void read_command(Fields& body, bool stateless, scheduler::RunRequest& run) {
+    const auto* object = body.object("command");
+    if (object == nullptr) {
+        return;
+    }
+    Fields command{*object, "command"};
+    for (const auto* name : {"update", "goto"}) {
+        const auto* value = command.find(name);
+        if (value != nullptr && !(value->is_structured() && value->empty())) {
+            command.refuse_unsupported(name);
+        }
+    }
+    const auto* resume = command.find("resume");
+    body.keep(command.finish());
+    if (resume == nullptr) {
+        return;
+    }
+    check_resume(body, *resume);
+    if (run.input) {
+        body.refuse("command", "cannot be given together with input");
+    }
+    if (stateless) {
+        body.refuse("command", "needs a thread");
+    }
+    run.resume = *resume;
 }
 
 void read_checkpoint(Fields& body, bool stateless, RunBody& to) {
@@ -226,6 +267,7 @@ base::Result<RunBody> read_run_body(std::string_view text,
         read.run.metadata = *metadata;
     }
     refuse_what_is_not_obeyed(body);
+    read_command(body, stateless, read.run);
     read_checkpoint(body, stateless, read);
     read_config(body, read.run);
     read.run.stream_resumable = body.flag("stream_resumable").value_or(false);

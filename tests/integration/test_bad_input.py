@@ -195,7 +195,7 @@ async def test_unknown_fields_are_refused_by_name(api):
 
 
 UNSUPPORTED = {
-    "command": {"resume": "yes"},
+    "command": {"goto": "answer"},
     "checkpoint": {"checkpoint_id": str(uuid.uuid4())},
     "checkpoint_id": str(uuid.uuid4()),
     "webhook": "http://127.0.0.1:1/hook",

@@ -91,14 +91,46 @@ TEST(RunBody, MapsTheDeprecatedFieldAndLetsTheNewOneWin) {
               scheduler::Durability::sync);
 }
 
+struct Refusal {
+    Json fields;
+    const char* field;
+    ErrorCode code;
+};
+
+void expect_refusals(const std::vector<Refusal>& cases) {
+    for (const auto& each : cases) {
+        const auto body = read(each.fields);
+        ASSERT_FALSE(body.has_value()) << each.field;
+        EXPECT_EQ(body.error().field, each.field);
+        EXPECT_EQ(body.error().code, each.code) << each.field;
+        EXPECT_EQ(base::error_traits(body.error().code).http_status, 422) << each.field;
+    }
+}
+
+TEST(RunBody, NamesWhatItRefusesOfACommand) {
+    expect_refusals({
+        {{{"command", "go"}}, "command", ErrorCode::invalid_argument},
+        {{{"command", {{"goto", "answer"}}}}, "command.goto", ErrorCode::unsupported},
+        {{{"command", {{"update", {{"x", "y"}}}}}}, "command.update", ErrorCode::unsupported},
+        {{{"command", {{"typo", 1}}}}, "command.typo", ErrorCode::invalid_argument},
+        {{{"command", {{"resume", true}}}}, "command.resume", ErrorCode::invalid_argument},
+        {{{"command", {{"resume", {{"action", "wait"}}}}}},
+         "command.resume.action",
+         ErrorCode::invalid_argument},
+        {{{"command", {{"resume", {{"action", "result"}}}}}},
+         "command.resume.content",
+         ErrorCode::invalid_argument},
+        {{{"command", {{"resume", {{std::string(32, 'a'), {{"action", 1}}}}}}}},
+         "command.resume.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.action",
+         ErrorCode::invalid_argument},
+        {{{"command", {{"resume", {{"action", "fail"}}}}}, {"input", {{"x", "y"}}}},
+         "command",
+         ErrorCode::invalid_argument},
+    });
+}
+
 TEST(RunBody, NamesEveryFieldItRefuses) {
-    struct Case {
-        Json fields;
-        const char* field;
-        ErrorCode code;
-    };
-    const std::vector<Case> cases{
-        {{{"command", {{"resume", true}}}}, "command", ErrorCode::unsupported},
+    expect_refusals({
         {{{"checkpoint", {{"checkpoint_id", "x"}}}},
          "checkpoint.checkpoint_id",
          ErrorCode::invalid_argument},
@@ -135,16 +167,26 @@ TEST(RunBody, NamesEveryFieldItRefuses) {
         {{{"interrupt_after", "answer"}}, "interrupt_after", ErrorCode::invalid_argument},
         {{{"durability", "later"}}, "durability", ErrorCode::invalid_argument},
         {{{"typo", 1}}, "typo", ErrorCode::invalid_argument},
-    };
-    for (const auto& each : cases) {
-        const auto body = read(each.fields);
-        ASSERT_FALSE(body.has_value()) << each.field;
-        EXPECT_EQ(body.error().field, each.field);
-        EXPECT_EQ(body.error().code, each.code) << each.field;
-        EXPECT_EQ(base::error_traits(body.error().code).http_status, 422) << each.field;
-    }
+    });
     EXPECT_EQ(read({{"assistant_id", "nobody"}}).error().code, ErrorCode::not_found);
     EXPECT_EQ(read({{"assistant_id", nullptr}}).error().field, "assistant_id");
+}
+
+TEST(RunBody, TakesAnAnswerToAnInterrupt) {
+    const Json decision{{"action", "retry"}};
+    const auto plain = read({{"command", {{"resume", decision}, {"goto", nullptr}}}});
+    ASSERT_TRUE(plain) << plain.error().message;
+    EXPECT_EQ(plain->run.resume, decision);
+    EXPECT_FALSE(plain->run.input);
+    const Json by_id{{std::string(32, 'a'), decision}};
+    EXPECT_EQ(read({{"command", {{"resume", by_id}}}})->run.resume, by_id);
+    for (const auto& nothing :
+         {Json::object(), Json{{"resume", nullptr}, {"update", Json::object()}}}) {
+        const auto body = read({{"command", nothing}});
+        ASSERT_TRUE(body) << nothing;
+        EXPECT_FALSE(body->run.resume);
+    }
+    EXPECT_EQ(read({{"command", {{"resume", decision}}}}, true).error().field, "command");
 }
 
 TEST(RunKwargs, AreReadBackAsTheyWereWritten) {

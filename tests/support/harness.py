@@ -131,6 +131,24 @@ class Clinic(Server):
                                     "--state", folder / "clinic.json"], folder)
 
 
+class ToolServer(Server):
+    """tests/support/tool_server.py: tools over HTTP that count what arrives."""
+
+    def __init__(self, folder):
+        super().__init__("tools", [PYTHON, "-u", ROOT / "tests/support/tool_server.py"], folder)
+
+    def hold(self, *names):
+        get_json(self.url + "/hold", data=json.dumps({"names": names}).encode())
+
+    def release(self):
+        get_json(self.url + "/release", data=b"{}")
+
+    def calls(self, name=None):
+        """What has arrived, in order; of one tool if it is named."""
+        return [call for call in get_json(self.url + "/calls")
+                if name is None or call["name"] == name]
+
+
 class Engine(Service):
     """One heddle-engine. Its name is its number; start() again after kill9() or stop().
 

@@ -297,12 +297,16 @@ TEST_F(Retention, TheEventsOfAPrunedRunAreSaidToBeCut) {
     ASSERT_TRUE(cut->cut_at);
     EXPECT_EQ(cut->cut_at->rows, 5U) << "the last of six rows is there";
     EXPECT_EQ(cut->events.size(), 1U);
-    const auto values = engine->on_shard<base::Result<std::string>>(
-        thread_, [&](ShardScheduler& on) -> base::Task<base::Result<std::string>> {
-            co_return co_await on.load_run_values(thread_, first.run_id);
+    storage::RunRow row;
+    row.id = first.run_id;
+    row.thread_id = thread_;
+    row.status = storage::RunStatus::success;
+    const auto outcome = engine->on_shard<base::Result<RunOutcome>>(
+        thread_, [&](ShardScheduler& on) -> base::Task<base::Result<RunOutcome>> {
+            co_return co_await on.load_outcome(row);
         });
-    ASSERT_FALSE(values);
-    EXPECT_EQ(values.error().code, base::ErrorCode::not_found);
+    ASSERT_FALSE(outcome);
+    EXPECT_EQ(outcome.error().code, base::ErrorCode::not_found);
 }
 
 TEST_F(Retention, ATemporaryThreadIsThereForARepeatAndThenGoes) {

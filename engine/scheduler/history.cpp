@@ -208,10 +208,10 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
         }
         auto chain = co_await base::from_callback<base::Result<Rows>>(
             [&](auto done) { store.load_chain(thread, at.row.seq, std::move(done)); });
-        const auto shown = static_cast<std::size_t>(&at - history.data());
-        if (!chain && chain.error().code == base::ErrorCode::not_found && shown > 0) {
+        const auto place = static_cast<std::size_t>(&at - history.data());
+        if (!chain && chain.error().code == base::ErrorCode::not_found && place > 0) {
             // Pruned since it was listed, with all that is older.
-            history.erase(history.begin() + static_cast<std::ptrdiff_t>(shown), history.end());
+            history.erase(history.begin() + static_cast<std::ptrdiff_t>(place), history.end());
             history.back().parent_checkpoint = {};
             break;
         }

@@ -18,6 +18,12 @@ std::string error_json(const base::Error& error) {
                                       {"message", error.message}});
 }
 
+// The store could not be read; nothing is wrong with what is in it.
+bool may_answer_later(base::ErrorCode code) noexcept {
+    return code == base::ErrorCode::unavailable || code == base::ErrorCode::overloaded ||
+           code == base::ErrorCode::timeout;
+}
+
 base::Error newer_run(MultitaskStrategy strategy) {
     return {base::ErrorCode::cancelled, strategy == MultitaskStrategy::rollback
                                             ? "taken back by a newer run of the thread"
@@ -367,6 +373,9 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         outcome.values = position_->state.to_text();
         outcome.input_tokens = host.input_tokens();
         outcome.output_tokens = host.output_tokens();
+    } else if (may_answer_later(ready.error().code)) {
+        lose(ready.error(), true);  // the run is begun again, here or elsewhere
+        co_return;
     } else {
         result.status = storage::RunStatus::error;
         result.thread_status = storage::ThreadStatus::error;

@@ -270,6 +270,14 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
     auto head = stream_head(row, plan.stateless);
     if (!plan.after) {
         append_metadata(head.body, row);
+        if (row.attempt > 1) {
+            // Its own announcement may have gone with tokens that nobody kept. Who goes on from
+            // here in another engine's memory may find some.
+            constexpr std::int32_t kMost = EventId::kAttemptMax - 1;
+            const auto attempt = static_cast<std::uint32_t>(std::min(row.attempt, kMost));
+            append_event(head.body, "metadata", scheduler::run_metadata(row.id, row.attempt),
+                         EventId{0, attempt, 0}.to_string());
+        }
     }
     call.sink.start(std::move(head));
     for (const auto& event : *events) {

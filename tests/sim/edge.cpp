@@ -411,6 +411,8 @@ void Edge::send_call(std::uint64_t id, std::size_t slot) {
     request.hop = call.hop;
     request.accepted = call.accepted;
     request.body = call.request.body;
+    world_.note("n{} sends {} {} to e{}, hop {}{}", number_, request.method, request.path, slot,
+                request.hop, call.last_event_id.empty() ? "" : ", from " + call.last_event_id);
     send(slot, request);
 }
 

@@ -308,6 +308,7 @@ base::Task<> ThreadSession::undo(RunHandle run) {
 void ThreadSession::vanish(const RunHandle& run) {
     context_.metrics.runs_failed_total.fetch_add(1, std::memory_order_relaxed);
     runs_.erase(run->row_.id);
+    ++settled_runs_;
     RunOutcome outcome;
     outcome.status = storage::RunStatus::interrupted;
     outcome.error = {base::ErrorCode::cancelled, "the run was rolled back"};

@@ -153,7 +153,12 @@ private:
     void come_back() {
         const auto& told = service_.ledger.at(reading_.tag);
         if (!told.run || !told.accepted_at) {
-            if (starting_.path.empty()) {
+            // Without a key a client cannot send it again: it would be another run.
+            const auto& headers = starting_.headers;
+            const bool keyed = std::any_of(headers.begin(), headers.end(), [](const auto& each) {
+                return each.first == "idempotency-key";
+            });
+            if (!keyed) {
                 done_();
                 return;
             }

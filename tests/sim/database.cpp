@@ -417,6 +417,14 @@ public:
             wire->inner().list_journal(thread, before, limit, std::move(answer));
         });
     }
+    void load_tool_calls(ThreadId thread,
+                         storage::Seq seq,
+                         Completion<Result<std::vector<storage::ToolCallRow>>> done) override {
+        wire_->read<std::vector<storage::ToolCallRow>>(
+            std::move(done), [wire = wire_, thread, seq](auto answer) {
+                wire->inner().load_tool_calls(thread, seq, std::move(answer));
+            });
+    }
     void load_run(ThreadId thread,
                   storage::RunId run,
                   Completion<Result<storage::RunRow>> done) override {

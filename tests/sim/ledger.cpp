@@ -193,7 +193,7 @@ void Ledger::waited(const std::string& tag, const std::string& body) {
 }
 
 void Ledger::state(const base::ThreadId& thread, const base::Json& values, Duration since) {
-    check_log(thread, values, false);
+    check_log(thread, values, since, false);
     const auto log = texts_of(values);
     for (const auto& tag : by_thread_[thread]) {
         const auto at = succeeded_at_.find(tag);
@@ -208,7 +208,10 @@ void Ledger::state(const base::ThreadId& thread, const base::Json& values, Durat
 }
 
 // The log is one run after the other, each whole superstep by whole superstep.
-void Ledger::check_log(const base::ThreadId& thread, const base::Json& values, bool at_end) {
+void Ledger::check_log(const base::ThreadId& thread,
+                       const base::Json& values,
+                       Duration since,
+                       bool at_end) {
     const auto log = texts_of(values);
     std::set<std::string> seen;
     std::size_t at = 0;
@@ -231,7 +234,12 @@ void Ledger::check_log(const base::ThreadId& thread, const base::Json& values, b
             world_.fail("thread {}: {} does not follow in {}", thread.to_string(), log[at], tag);
             return;
         }
-        if (told.succeeded && !is_whole) {
+        // What was read may be of a moment before a run succeeded that has by now.
+        const auto succeeded = succeeded_at_.find(tag);
+        const bool had_succeeded =
+            told.succeeded &&
+            (at_end || (succeeded != succeeded_at_.end() && succeeded->second < since));
+        if (had_succeeded && !is_whole) {
             world_.fail("{} succeeded and is not whole in its thread", tag);
         }
     }
@@ -250,7 +258,7 @@ void Ledger::check_log(const base::ThreadId& thread, const base::Json& values, b
 }
 
 void Ledger::check_end(const base::ThreadId& thread, const base::Json& values) {
-    check_log(thread, values, true);
+    check_log(thread, values, {}, true);
     const auto* held = watch_.find_thread(thread);
     for (const auto& tag : by_thread_[thread]) {
         const auto& told = told_.at(tag);

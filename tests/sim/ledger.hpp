@@ -71,7 +71,10 @@ public:
 
 private:
     void outcome(Told& told, bool success);
-    void check_log(const base::ThreadId& thread, const base::Json& values, bool at_end);
+    void check_log(const base::ThreadId& thread,
+                   const base::Json& values,
+                   Duration since,
+                   bool at_end);
     void check_order(const StoreWatch::Thread& thread);
 
     World& world_;

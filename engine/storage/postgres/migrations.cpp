@@ -112,8 +112,7 @@ CREATE TABLE tool_calls (
 )sql";
 
 // The text at index N brings the schema from version N to N + 1.
-constexpr std::array<const char*, 4> kMigrations{kVersion1, kVersion2, kRetention,
-                                                    kToolCalls};
+constexpr std::array<const char*, 4> kMigrations{kVersion1, kVersion2, kRetention, kToolCalls};
 constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
 
 void migrate_in(pqxx::work& transaction) {

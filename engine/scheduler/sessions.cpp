@@ -7,6 +7,8 @@ namespace {
 
 constexpr base::Duration kClaimRetryWait = std::chrono::milliseconds{200};
 constexpr base::Duration kRecoverWait = std::chrono::seconds{1};
+// Threads looked after at once. Whoever asks for one that found no place here claims it anew.
+constexpr std::size_t kRecoveringMax = 10'000;
 constexpr base::Duration kLineRecheck = std::chrono::seconds{1};
 constexpr std::size_t kEvictScan = 8;
 
@@ -70,6 +72,9 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
         // answer is waited for once, not once for everybody in the line.
         if (code != base::ErrorCode::not_found && code != base::ErrorCode::owned_elsewhere) {
             line.failed = outcome.error();
+            // It may have been carried out all the same, and then the thread, with what it has
+            // unfinished, is this living engine's and nobody else will look for it.
+            recover_after(thread, kRecoverWait);
         }
         co_return std::move(outcome).error();
     }
@@ -186,7 +191,13 @@ void ShardScheduler::Sessions::recover(base::ThreadId thread) {
     if (find(thread) || opening_.contains(thread)) {
         return;
     }
-    context_.shard.spawn(recover_later(thread, base::Duration::zero()));
+    recover_after(thread, base::Duration::zero());
+}
+
+void ShardScheduler::Sessions::recover_after(const base::ThreadId& thread, base::Duration wait) {
+    if (recovering_.size() < kRecoveringMax && recovering_.insert(thread).second) {
+        context_.shard.spawn(recover_later(thread, wait));
+    }
 }
 
 base::Task<> ShardScheduler::Sessions::recover_later(base::ThreadId thread, base::Duration wait) {
@@ -194,11 +205,10 @@ base::Task<> ShardScheduler::Sessions::recover_later(base::ThreadId thread, base
         co_await base::wait_for(wait);
     }
     const auto opened = co_await open_existing(thread);
-    if (opened) {
-        co_return;
-    }
-    const auto code = opened.error().code;
-    if (code == base::ErrorCode::not_found || code == base::ErrorCode::owned_elsewhere) {
+    const auto code = opened ? base::ErrorCode::not_found : opened.error().code;
+    if (opened || leaving_ || code == base::ErrorCode::not_found ||
+        code == base::ErrorCode::owned_elsewhere) {
+        recovering_.erase(thread);
         co_return;
     }
     observe::log(observe::LogLevel::warn, "scheduler", "thread {} not recovered yet: {}",
@@ -238,7 +248,7 @@ void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover
     sessions_.erase(at);
     context_.metrics.threads_owned.fetch_sub(1, std::memory_order_relaxed);
     if (recover) {
-        context_.shard.spawn(recover_later(thread, kRecoverWait));
+        recover_after(thread, kRecoverWait);
     }
 }
 

@@ -75,6 +75,7 @@ private:
                                                   Opening& line);
     base::Task<base::Result<storage::ClaimOutcome>> claim(base::ThreadId thread,
                                                           OpenOptions options);
+    void recover_after(const base::ThreadId& thread, base::Duration wait);
     base::Task<> recover_later(base::ThreadId thread, base::Duration wait);
     void forget(const base::ThreadId& thread, bool recover);
     void keep_ended(const RunHandle& run);
@@ -86,6 +87,7 @@ private:
     std::unordered_map<base::ThreadId, Entry> sessions_;
     std::list<base::ThreadId> by_use_;                                      ///< newest first
     std::unordered_map<base::ThreadId, std::shared_ptr<Opening>> opening_;  // NOLINT
+    std::unordered_set<base::ThreadId> recovering_;
     std::deque<Ended> ended_;
     std::unordered_map<base::RunId, RunHandle> ended_by_id_;
     std::size_t ended_bytes_ = 0;

@@ -524,6 +524,11 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
 }
 
 void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
+    if (lost_) {
+        // Its readers have been told that it goes on elsewhere. Whoever asks again reads from the
+        // store how it ended, and must not find what they were told.
+        return;
+    }
     const bool succeeded = !has_failed(outcome);
     auto& total =
         succeeded ? context_.metrics.runs_succeeded_total : context_.metrics.runs_failed_total;

@@ -189,7 +189,7 @@ TEST_F(PostgresFailures, EnginesThatStartTogetherMigrateOnce) {
         os_thread.join();
     }
     EXPECT_EQ(opened.load(), 6);
-    EXPECT_EQ(cluster_.run_sql(database(), "SELECT version FROM heddle.schema_version"), "3");
+    EXPECT_EQ(cluster_.run_sql(database(), "SELECT version FROM heddle.schema_version"), "4");
 }
 
 TEST_F(PostgresFailures, APoolerWhoseSessionsAcknowledgeTooEarlyIsRefused) {

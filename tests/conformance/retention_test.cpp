@@ -557,6 +557,7 @@ TEST(SqliteSchema, ThreadsFromBeforeRetentionAreReadAsTheyWere) {
     ASSERT_EQ(sqlite3_open(path.c_str(), &file), SQLITE_OK);
     EXPECT_EQ(sqlite3_exec(file,
                            "DROP INDEX threads_expires_at; DROP INDEX threads_created_at;"
+                           "DROP TABLE tool_calls;"
                            "ALTER TABLE threads DROP COLUMN first_seq;"
                            "ALTER TABLE threads DROP COLUMN ttl;"
                            "ALTER TABLE threads DROP COLUMN ttl_strategy;"

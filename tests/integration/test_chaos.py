@@ -205,7 +205,7 @@ def test_every_post_is_repeated(cluster):
         async with clients(cluster) as apis:
             async def one(number):
                 thread = await chance.choice(apis).new_thread()
-                headers = {"idempotency-key": f"key {number}"}
+                headers = {"idempotency-key": f"key-{number}"}
                 path = f"/threads/{thread}/runs/wait"
                 agent, within = chance.choice([("quick", 0.15), ("echo", 0.02), ("echo", 0.002),
                                                ("echo", 0.0)])

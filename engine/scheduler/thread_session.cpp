@@ -324,12 +324,15 @@ base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
         if (lost_) {
             co_return;
         }
-        if (!events) {
-            lose(events.error(), true);
+        if (!events && may_answer_later(events.error().code)) {
+            const base::Error later{base::ErrorCode::unavailable, events.error().message};
+            lose(later, true);
             co_return;
         }
-        for (auto& each : logged_events(run->row_.id, std::move(events->events))) {
-            run->log_.append(std::move(each));
+        if (events) {
+            for (auto& each : logged_events(run->row_.id, std::move(events->events))) {
+                run->log_.append(std::move(each));
+            }
         }
     }
     graph::RunResult result;
@@ -375,7 +378,9 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         outcome.input_tokens = host.input_tokens();
         outcome.output_tokens = host.output_tokens();
     } else if (may_answer_later(ready.error().code)) {
-        lose(ready.error(), true);  // the run is begun again, here or elsewhere
+        // The run is begun again, here or elsewhere, and its clients are to look for it there.
+        const base::Error later{base::ErrorCode::unavailable, ready.error().message};
+        lose(later, true);
         co_return;
     } else {
         result.status = storage::RunStatus::error;

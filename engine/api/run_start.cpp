@@ -37,9 +37,10 @@ base::Result<std::string> read_key(const Request& request) {
         const bool is_printable =
             std::all_of(value.begin(), value.end(), [](char c) { return c >= ' ' && c < 0x7f; });
         if (found != nullptr || value.empty() || value.size() > kBytesMax || !is_printable) {
-            return Error{ErrorCode::invalid_argument,
-                         "Idempotency-Key must be one header of 1 to 255 printable ASCII characters",
-                         "Idempotency-Key"};
+            return Error{
+                ErrorCode::invalid_argument,
+                "Idempotency-Key must be one header of 1 to 255 printable ASCII characters",
+                "Idempotency-Key"};
         }
         found = &value;
     }

@@ -6,6 +6,8 @@
 namespace heddle::scheduler {
 namespace {
 
+constexpr std::int32_t kRowsMax = 1000;  // of one listing
+
 using Rows = std::vector<storage::JournalRow>;
 
 base::Task<base::Result<Rows>> load_rows(storage::Store& store,
@@ -164,7 +166,6 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
     base::ThreadId thread,
     std::optional<base::CheckpointId> before,
     std::int32_t limit) {
-    constexpr std::int32_t kRowsMax = 1000;
     storage::Seq before_seq = storage::kNoSeq;
     if (before) {
         auto chain = co_await load_rows(store, thread, before);

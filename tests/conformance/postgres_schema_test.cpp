@@ -51,7 +51,8 @@ TEST_F(PostgresSchema, ThreadsFromBeforeRetentionAreReadAsTheyWere) {
         ASSERT_TRUE(engine->write(std::move(write)));
     }
     (void)sql(
-        "DROP TABLE heddle.idempotency_keys; DROP TABLE heddle.tool_calls; DROP INDEX heddle.threads_created_at;"
+        "DROP TABLE heddle.idempotency_keys; DROP TABLE heddle.tool_calls; DROP INDEX "
+        "heddle.threads_created_at;"
         "ALTER TABLE heddle.threads DROP first_seq, DROP ttl, DROP ttl_strategy, DROP expires_at;"
         "CREATE INDEX threads_created_at ON heddle.threads (created_at);"
         "UPDATE heddle.schema_version SET version = 2");

@@ -210,8 +210,7 @@ const Statement kFindOrphans{
 
 const Statement kLoadThread{"load_thread", "SELECT " HEDDLE_PG_THREAD
                                            " FROM heddle.threads t WHERE t.thread_id = $1::uuid"};
-// The thread is in the answer even if the row asked for is not: so the two kinds of "not found" can
-// be told apart in one round trip.
+// The thread comes even if the row does not: one round trip tells the two "not found" apart.
 const Statement kLoadChain{
     "load_chain",
     "SELECT " HEDDLE_PG_JOURNAL

@@ -447,8 +447,8 @@ TEST(Runs, ThatFailedOrStoppedAreRepeatedWithTheSameBytes) {
 TEST(Runs, RefuseAKeyOutOfBounds) {
     TestApi api;
     const auto path = "/threads/" + api.make_thread() + "/runs";
-    for (const auto& bad : {std::string{}, std::string(256, 'k'),
-                            std::string{"tab\t"}, std::string{"\xc3\xa9"}}) {
+    for (const auto& bad :
+         {std::string{}, std::string(256, 'k'), std::string{"tab\t"}, std::string{"\xc3\xa9"}}) {
         for (const std::string& target : {path, std::string{"/runs"}}) {
             const auto reply =
                 api.call("POST", target, run_body("echo", "x"), {{"idempotency-key", bad}});

@@ -38,9 +38,11 @@ void SessionHost::emit(graph::StreamEvent event) {
 
 void SessionHost::publish(storage::Seq seq, std::vector<graph::StreamEvent> events) {
     auto& log = run_->log();
-    if (events.empty() || log.is_closed()) {
+    if (run_->request().stream_modes.empty() || log.is_closed()) {
         return;
     }
+    // A row without an event has a gate, too: the tokens after it must not be seen before it is on
+    // disk, or those of another attempt come with ids that their reader has passed.
     // What is written only at the end cannot be waited for by who wants to see it happen.
     const bool gated = run_->request().durability != Durability::exit;
     if (gated) {

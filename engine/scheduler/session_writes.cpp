@@ -71,6 +71,13 @@ base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to, base::Run
     std::erase_if(pending_.tool_calls, [to](const auto& call) { return call.seq > to; });
     pending_.tool_calls_done =
         std::clamp(pending_.tool_calls_done, storage::kNoSeq, std::max(to - 1, storage::kNoSeq));
+    if (dirty_) {
+        // The row that it goes back to may still wait among these.
+        auto written = co_await write_now();
+        if (!written) {
+            co_return written;
+        }
+    }
     storage::ThreadWrite write;
     write.rollback_to = to;
     write.deleted_runs.push_back(run);

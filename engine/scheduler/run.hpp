@@ -119,8 +119,7 @@ private:
     bool read_back_ = false;
     bool roll_back_ = false;                   ///< when it stops, it is taken back
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
-    bool resumed_ = false;         ///< it was begun before this session: rows of it may be there
-    bool attempt_stored_ = false;  ///< the attempt that is under way is on disk
+    bool resumed_ = false;  ///< it was begun before this session: rows of it may be there
     std::optional<base::Error> failure_;  ///< it never was, or this engine lost it
     std::optional<RunOutcome> outcome_;
     base::Signal changed_;

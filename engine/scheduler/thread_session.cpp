@@ -12,7 +12,6 @@ namespace heddle::scheduler {
 namespace {
 
 constexpr base::Duration kRemoveWaitMax = std::chrono::seconds{10};
-constexpr base::Duration kAttemptRecheck = std::chrono::seconds{1};
 
 std::string error_json(const base::Error& error) {
     return base::dump_json(base::Json{{"error", base::error_traits(error.code).wire_name},
@@ -266,8 +265,6 @@ void ThreadSession::start(const RunHandle& run) {
     write_soon([run](const base::Status& written) {
         if (written) {
             run->log_.open_gate();
-            run->attempt_stored_ = true;
-            run->changed_.notify_all();
         }
     });
 }
@@ -353,10 +350,10 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     if (ready && !lost_ && run->resumed_ && !run->request_.stream_modes.empty()) {
         ready = co_await replay_log(*run);
     }
-    // The attempt counts before it does anything: a run that takes its engine with it at once would
-    // be begun again for ever. Its write is on its way, and a failed one loses the session.
-    while (ready && !lost_ && run->resumed_ && !run->attempt_stored_) {
-        co_await run->changed_.wait(base::system_clock().now() + kAttemptRecheck);
+    if (ready && !lost_ && run->resumed_) {
+        // The attempt counts before it does anything: a run that takes its engine with it in its
+        // first superstep would be begun again for ever.
+        ready = co_await write_now();
     }
     if (lost_) {
         co_return;

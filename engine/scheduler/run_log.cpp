@@ -57,6 +57,10 @@ void RunLog::add_gate() {
     gates_.push_back(dropped_ + events_.size());
 }
 
+void RunLog::cut() {
+    cut_at_ = dropped_ + visible();
+}
+
 void RunLog::open_gate() {
     HEDDLE_ASSERT(!gates_.empty());
     gates_.pop_front();
@@ -69,10 +73,14 @@ void RunLog::close() {
 }
 
 std::size_t RunLog::visible() const noexcept {
-    if (gates_.empty()) {
-        return events_.size();
+    auto end = dropped_ + events_.size();
+    if (!gates_.empty()) {
+        end = std::min(end, gates_.front());
     }
-    return gates_.front() > dropped_ ? static_cast<std::size_t>(gates_.front() - dropped_) : 0;
+    if (cut_at_) {
+        end = std::min(end, *cut_at_);
+    }
+    return end > dropped_ ? static_cast<std::size_t>(end - dropped_) : 0;
 }
 
 const LoggedEvent* RunLog::find_after(const EventId& position) const noexcept {

@@ -43,6 +43,8 @@ public:
     /// What is appended from now on waits until as many gates have been opened as were added.
     void add_gate();
     void open_gate();
+    /// What no reader sees yet, none ever will: the run is taken back.
+    void cut();
     /// No event will follow. Wakes all readers.
     void close();
     [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
@@ -69,7 +71,8 @@ private:
     EventId dropped_to_;
     std::uint64_t dropped_ = 0;  ///< events
     std::deque<LoggedEvent> events_;
-    std::deque<std::uint64_t> gates_;  ///< counts of events before each, dropped ones included
+    std::deque<std::uint64_t> gates_;      ///< counts of events before each, dropped ones included
+    std::optional<std::uint64_t> cut_at_;  ///< counted likewise
     base::Signal changed_;
 };
 

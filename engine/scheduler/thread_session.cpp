@@ -111,7 +111,8 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     carry_out(actions, reason);
     // A row that was never stored settles through lose(): any failed write loses the session.
     write_soon([run](const base::Status& written) {
-        if (written) {
+        // Of one that is taken back the row may have been left out of what was written.
+        if (written && !run->roll_back_) {
             run->accept();
         }
     });
@@ -287,6 +288,8 @@ void ThreadSession::remove_waiting(const RunHandle& run) {
 }
 
 base::Task<> ThreadSession::undo(RunHandle run) {
+    // Its rows that have not left never will, and gates open with whatever is written instead.
+    run->log_.cut();
     auto to = run->base_seq_;
     if (run->resumed_) {
         const auto found = co_await find_seq_before(context_.store, thread_.id, run->row_.id);

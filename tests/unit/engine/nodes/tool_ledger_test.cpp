@@ -93,7 +93,7 @@ struct ToolLedger : ::testing::Test {
 
 TEST_F(ToolLedger, CallsAreRecordedInOneWriteBeforeTheFirstIsMade) {
     a->on_call = [this] {
-        EXPECT_EQ(host->tool_calls.size(), 2U);
+        ASSERT_EQ(host->tool_calls.size(), 2U);
         EXPECT_TRUE(host->tool_calls[0].answer.empty());
     };
     EXPECT_EQ(run().status, RunStatus::success);

@@ -106,6 +106,7 @@ base::Task<base::Status> Api::claim_key(Call& call, std::string scope, scheduler
         co_return base::ok();
     }
     run.keyed = true;
+    // Also if the key is new: another request with it may be faster from here on.
     run.maybe_repeated = true;
     if (request.key_claimed) {
         co_return base::ok();
@@ -122,7 +123,6 @@ base::Task<base::Status> Api::claim_key(Call& call, std::string scope, scheduler
     if (!holder) {
         co_return holder.error();
     }
-    run.maybe_repeated = !holder->is_new;
     run.thread_id = holder->thread;
     request.thread_id = holder->thread.to_string();
     request.run_id = holder->run.to_string();

@@ -22,7 +22,7 @@ usage: ./heddle test [SUITE...]     (no suite: all of them)
   scenarios    what users measured elsewhere
   chaos        one round of every nemesis of ./heddle chaos, and whether its checker sees faults
   compat       the official JavaScript SDK, unmodified (needs the npm registry once)
-  asan         unit, sim and conformance with AddressSanitizer and UBSan, and the module in a real nginx
+  asan         unit and conformance with AddressSanitizer and UBSan, and the module in a real nginx
   tsan         unit with ThreadSanitizer
   fuzz         60 s of hostile frames for shared/wire, with clang's libFuzzer
 END
@@ -87,7 +87,6 @@ run_suite() {
         export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
         export UBSAN_OPTIONS=print_stacktrace=1
         run_ctest asan-unit asan -L '^unit$' -j 2
-        run_ctest asan-sim asan -L '^sim$' -j 2
         run_ctest asan-conformance asan -L '^conformance$' -R 'memory|sqlite|postgres$' -j 2
         run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams'
         unset ASAN_OPTIONS UBSAN_OPTIONS ;;

@@ -253,6 +253,7 @@ TEST_F(Sessions, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
     EXPECT_EQ(rows->back().attempt, 3);
     EXPECT_EQ(parse_stored_error(rows->back().error).message, "given up after 3 attempts");
     EXPECT_EQ(gate_.arrived(), 3U);
+    gate_.open();
 }
 
 TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {

@@ -96,8 +96,12 @@ def lose_answer(evidence):
 
 @plant("in_order")
 def reorder(evidence):
-    """two runs of one client stand in the wrong order"""
-    each, place = _some(evidence, lambda one: one.agent == "tally" and one.messages > 4)
+    """two runs, one acknowledged before the other was sent, stand in the wrong order"""
+    def follows_another(one):
+        return one.agent == "tally" and any(
+            each.thread == one.thread and each.outcome == "acknowledged" and each.ended < one.begun
+            for each in evidence.operations)
+    each, place = _some(evidence, follows_another)
     messages = list(evidence.threads[each.thread].messages)
     turn = messages[place:place + 2]
     del messages[place:place + 2]

@@ -150,6 +150,26 @@ TEST_F(PostgresFailures, ACrashedServerLosesNothingThatWasAcknowledged) {
     });
 }
 
+// Whoever was told of the key's run goes on and stores it, so nobody may get another one for it.
+TEST_F(PostgresFailures, ACrashedServerKeepsTheKeysOfRunsThatAreNotStoredYet) {
+    limits_.wait_max = std::chrono::seconds{50};
+    auto engine = open_engine();
+    const auto claim = [&](const base::RunId& run) {
+        storage::KeyClaim wanted{"key", new_thread_id(), run, std::chrono::minutes{1}};
+        auto holder = call<base::Result<storage::KeyHolder>>(
+            [&](auto done) { engine->store().claim_key(std::move(wanted), std::move(done)); });
+        EXPECT_TRUE(holder) << holder.error().message;
+        return holder ? *holder : storage::KeyHolder{};
+    };
+    const auto run = new_run_id();
+    const auto first = claim(run);
+    EXPECT_EQ(first.run, run);
+    cluster_.crash_and_restart();
+    const auto repeated = claim(new_run_id());
+    EXPECT_EQ(repeated.run, run);
+    EXPECT_EQ(repeated.thread, first.thread);
+}
+
 TEST_F(PostgresFailures, AStoppedServerIsGivenUpAtTheDeadline) {
     limits_.wait_max = milliseconds{1500};
     auto engine = open_engine();

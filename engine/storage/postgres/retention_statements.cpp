@@ -51,9 +51,9 @@ const Statement kFindExpired{
     "AND NOT EXISTS (SELECT 1 FROM heddle.runs r WHERE r.thread_key = t.thread_key AND r.is_open) "
     "ORDER BY t.expires_at LIMIT $3::int8"};
 
-// Nobody is told of the claim before a write that follows it is durable, and the log of the server
-// is one: so this commit need not wait for the disk. No row: somebody else's claim of the same
-// moment is not to be seen yet.
+// On disk before anybody goes on with it: a server that crashes would forget the claim, and not the
+// engine that was told of its run and stores it afterwards. No row: somebody else's claim of the
+// same moment is not to be seen yet.
 const Statement kClaimKey{
     "claim_key",
     "WITH c AS (INSERT INTO heddle.idempotency_keys AS k (key, thread_id, run_id, expires_at) "
@@ -61,9 +61,9 @@ const Statement kClaimKey{
     ") ON CONFLICT (key) DO UPDATE SET thread_id = excluded.thread_id, run_id = excluded.run_id, "
     "expires_at = excluded.expires_at WHERE k.expires_at <= " HEDDLE_PG_BEGUN
     " AND NOT EXISTS (SELECT 1 FROM heddle.runs r WHERE r.run_id = k.run_id AND r.is_open) "
-    "RETURNING k.thread_id, k.run_id, " HEDDLE_PG_NO_FSYNC
-    ") SELECT * FROM c UNION ALL SELECT k.thread_id, k.run_id, NULL FROM heddle.idempotency_keys "
-    "k WHERE k.key = $1 AND NOT EXISTS (SELECT 1 FROM c)"};
+    "RETURNING k.thread_id, k.run_id) SELECT * FROM c UNION ALL "
+    "SELECT k.thread_id, k.run_id FROM heddle.idempotency_keys k "
+    "WHERE k.key = $1 AND NOT EXISTS (SELECT 1 FROM c)"};
 
 const Statement kDeleteExpiredKeys{
     "delete_expired_keys",

@@ -205,9 +205,14 @@ base::Task<base::Status> Api::wait_stored(Call& call, scheduler::Run& run) {
         }
         co_return error;
     }
-    if (!run.is_finished()) {
-        call.sink.accepted(run.epoch());
-        call.accepted = true;
+    if (run.is_finished() && !run.failure()) {
+        co_return base::ok();
+    }
+    call.sink.accepted(run.epoch());
+    call.accepted = true;
+    if (run.failure()) {
+        // Stored, and lost since: it is to be looked for elsewhere, and not to be made anew there.
+        co_return *run.failure();
     }
     co_return base::ok();
 }

@@ -103,6 +103,8 @@ public:
     [[nodiscard]] bool is_finished() const noexcept {
         return outcome_.has_value() || failure_.has_value();
     }
+    /// Why this engine lost it, perhaps after it was accepted; nothing while it has not.
+    [[nodiscard]] const std::optional<base::Error>& failure() const noexcept { return failure_; }
 
 private:
     friend class ThreadSession;

@@ -86,6 +86,11 @@ Status check_reachable(const Graph& graph) {
 
 }  // namespace
 
+bool Graph::is_local() const noexcept {
+    return std::all_of(nodes.begin(), nodes.end(),
+                       [](const NodeSpec& node) { return node.body->is_local(); });
+}
+
 const NodeSpec* Graph::find_node(std::string_view node) const noexcept {
     const auto found = std::find_if(nodes.begin(), nodes.end(),
                                     [&](const NodeSpec& spec) { return spec.name == node; });

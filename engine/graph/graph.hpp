@@ -58,6 +58,8 @@ struct Graph {
     std::int32_t recursion_limit = 25;
 
     [[nodiscard]] const NodeSpec* find_node(std::string_view node) const noexcept;
+    /// All of its nodes are local.
+    [[nodiscard]] bool is_local() const noexcept;
     /// @return ok, or graph_error naming the node or edge: unknown names, unreachable nodes, no
     /// edge
     ///         out of START

@@ -78,6 +78,9 @@ public:
     /// Runs once. Errors end the run (after the node's retry policy) unless the runner retries:
     /// graph_error, model_error, tool_error, timeout, cancelled, unavailable.
     virtual base::Task<base::Result<NodeOutput>> run(NodeContext& context) const = 0;
+    /// It asks nobody outside this process, so that nothing but time is lost if its run turns out
+    /// to be another engine's.
+    [[nodiscard]] virtual bool is_local() const noexcept { return false; }
 };
 
 /// A conditional edge's expression: which targets follow. Synchronous, bounded (Lua instruction

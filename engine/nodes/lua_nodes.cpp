@@ -40,6 +40,7 @@ public:
         }
         co_return output;
     }
+    [[nodiscard]] bool is_local() const noexcept override { return true; }
 
 private:
     std::shared_ptr<const LuaScript> script_;

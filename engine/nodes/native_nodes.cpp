@@ -27,6 +27,7 @@ public:
         Json answer{{"type", "ai"}, {"content", message->json()["content"]}};
         co_return write_message(std::move(answer));
     }
+    [[nodiscard]] bool is_local() const noexcept override { return true; }
 };
 
 class AppendNode final : public graph::Node {
@@ -37,6 +38,7 @@ public:
         Json answer{{"type", "ai"}, {"content", content_}};
         co_return write_message(std::move(answer));
     }
+    [[nodiscard]] bool is_local() const noexcept override { return true; }
 
 private:
     std::string content_;

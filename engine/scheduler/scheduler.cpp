@@ -50,6 +50,17 @@ std::optional<storage::ThreadTtl> ttl_of(const RunRequest& request, const Schedu
     return storage::ThreadTtl{storage::TtlStrategy::temporary, kept};
 }
 
+OpenOptions options_of(const RunRequest& request, const SchedulerLimits& limits) {
+    OpenOptions options;
+    options.create = request.create_thread;
+    options.ttl = ttl_of(request, limits);
+    if (options.create) {
+        options.metadata = base::dump_json({{"graph_id", request.assistant.graph->name},
+                                            {"assistant_id", request.assistant.id.to_string()}});
+    }
+    return options;
+}
+
 base::Error mismatch() {
     return {base::ErrorCode::idempotency_mismatch,
             "this run id was used before with a different request"};
@@ -68,15 +79,19 @@ ShardScheduler::~ShardScheduler() = default;
 
 base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
                                                            bool wait_for_owner) {
-    const auto& limits = sessions_->context().limits;
-    OpenOptions options;
-    options.create = request.create_thread;
-    options.ttl = ttl_of(request, limits);
-    options.wait_for_owner = wait_for_owner;
-    if (options.create) {
-        options.metadata = base::dump_json({{"graph_id", request.assistant.graph->name},
-                                            {"assistant_id", request.assistant.id.to_string()}});
+    auto options = options_of(request, sessions_->context().limits);
+    if (options.create && !wait_for_owner && sessions_->find_ended(request.run_id) == nullptr) {
+        if (const auto begun = sessions_->begin(request.thread_id, options)) {
+            auto first = co_await submit_first(*begun, request);
+            if (first || (first.error().code != base::ErrorCode::conflict &&
+                          first.error().code != base::ErrorCode::in_doubt)) {
+                co_return first;
+            }
+            // The thread is there already, perhaps with this run.
+            request.maybe_repeated = true;
+        }
     }
+    options.wait_for_owner = wait_for_owner;
     auto opened = co_await sessions_->open(request.thread_id, std::move(options));
     if (!opened) {
         co_return std::move(opened).error();
@@ -109,6 +124,24 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         co_return base::Error{base::ErrorCode::not_found, "Run not found", "run_id"};
     }
     co_return session->submit(std::move(request));
+}
+
+/// @param request  as it was, if it was not stored
+base::Task<base::Result<RunHandle>> ShardScheduler::submit_first(ThreadSession& session,
+                                                                 RunRequest& request) {
+    auto run = session.submit(std::move(request));
+    if (!run) {
+        auto error = std::move(run).error();
+        session.lose(error, false);
+        co_return error;
+    }
+    auto made = co_await session.wait_made();
+    if (!made) {
+        sessions_->context().metrics.runs_accepted_total.fetch_sub(1, std::memory_order_relaxed);
+        request = (*run)->request();
+        co_return std::move(made).error();
+    }
+    co_return run;
 }
 
 base::Task<base::Result<RunHandle>> ShardScheduler::ended_run(RunRequest request,
@@ -156,6 +189,7 @@ base::Task<base::Result<storage::ThreadRow>> ShardScheduler::create_thread(
     std::optional<storage::ThreadTtl> ttl) {
     OpenOptions options;
     options.create = true;
+    options.durable = true;
     options.ttl = ttl ? ttl : sessions_->context().limits.thread_ttl;
     options.metadata = std::move(metadata);
     auto opened = co_await sessions_->open(thread, std::move(options));

@@ -46,6 +46,8 @@ struct LoadedEvents {
     std::optional<EventId> cut_at;
 };
 
+class ThreadSession;
+
 enum class IfExists : std::uint8_t { raise, do_nothing };
 
 /// Everything one shard does with its threads: claims them, queues and executes their runs, writes
@@ -140,6 +142,7 @@ public:
 private:
     class Sessions;
     struct Round;
+    base::Task<base::Result<RunHandle>> submit_first(ThreadSession& session, RunRequest& request);
     base::Task<base::Result<RunHandle>> ended_run(RunRequest request, storage::RunRow row);
     /// What the run left behind; nullopt inside if it made no checkpoint, not_found if those that
     /// it made may have been pruned.

@@ -126,7 +126,7 @@ void ThreadSession::flush() {
     }
     writing_ = true;
     storage::ThreadWrite write;
-    if (!alone_.empty()) {
+    if (!alone_.empty() && !fresh_) {
         write = std::move(alone_.front().write);
         in_flight_.push_back(std::move(alone_.front().done));
         alone_.pop_front();
@@ -138,10 +138,34 @@ void ThreadSession::flush() {
     write.key = thread_.key;
     write.thread_id = thread_.id;
     write.epoch = epoch_;
+    if (fresh_) {
+        context_.store.create(*fresh_, std::move(write),
+                              [self = shared_from_this()](base::Result<storage::ThreadKey> key) {
+                                  auto& shard = self->context_.shard;
+                                  shard.post([self, key = std::move(key)] { self->on_made(key); });
+                              });
+        return;
+    }
     context_.store.write(std::move(write), [self = shared_from_this()](base::Status written) {
         auto& shard = self->context_.shard;
         shard.post([self, written = std::move(written)] { self->on_flushed(written); });
     });
+}
+
+void ThreadSession::on_made(const base::Result<storage::ThreadKey>& key) {
+    if (key) {
+        thread_.key = *key;
+        fresh_.reset();
+        made_.notify_all();
+        on_flushed(base::ok());
+        return;
+    }
+    not_made_ = key.error();
+    // Who asked for the thread looks for the one that is there; all others may ask again.
+    on_flushed(base::Error{not_made_->code == base::ErrorCode::conflict
+                               ? base::ErrorCode::stale_epoch
+                               : not_made_->code,
+                           not_made_->message});
 }
 
 void ThreadSession::on_flushed(const base::Status& status) {

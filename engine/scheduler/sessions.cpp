@@ -28,6 +28,22 @@ ShardScheduler::Sessions::Sessions(base::Shard& shard,
                [this](const base::ThreadId& thread, bool again) { forget(thread, again); },
                [this](const RunHandle& run) { keep_ended(run); }} {}
 
+// NOLINTNEXTLINE: see RunHandle
+std::shared_ptr<ThreadSession> ShardScheduler::Sessions::begin(const base::ThreadId& thread,
+                                                               OpenOptions options) {
+    if (leaving_ || sessions_.contains(thread) || opening_.contains(thread)) {
+        return nullptr;
+    }
+    storage::ThreadClaim fresh;
+    fresh.thread_id = thread;
+    fresh.create_if_missing = true;
+    fresh.metadata = std::move(options.metadata);
+    fresh.ttl = options.ttl;
+    auto session = std::make_shared<ThreadSession>(context_, std::move(fresh));
+    insert(thread, session);
+    return session;
+}
+
 base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessions::open(
     base::ThreadId thread, OpenOptions options) {
     if (!opening_.contains(thread)) {
@@ -104,6 +120,7 @@ base::Task<base::Result<storage::ClaimOutcome>> ShardScheduler::Sessions::claim(
         storage::ThreadClaim wanted;
         wanted.thread_id = thread;
         wanted.create_if_missing = options.create;
+        wanted.durable = options.durable;
         wanted.metadata = options.metadata;
         wanted.ttl = options.ttl;
         auto outcome = co_await base::from_callback<base::Result<storage::ClaimOutcome>>(

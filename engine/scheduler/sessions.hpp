@@ -16,6 +16,7 @@ struct OpenOptions {
     bool create = false;
     std::string metadata = "{}";            ///< of a thread that is created
     std::optional<storage::ThreadTtl> ttl;  ///< likewise
+    bool durable = false;                   ///< somebody is told of the thread before a write
     bool wait_for_owner = false;            ///< see ShardScheduler::submit
     base::Instant waits_until{};  ///< set by open(): those in line wait side by side, not in turn
 };
@@ -36,6 +37,9 @@ public:
              observe::Metrics& metrics,
              SchedulerLimits limits);
 
+    /// The session of a thread that is likely to be new; the first write of its first run makes it.
+    /// @return nullptr if it must be asked for by open()
+    SessionPtr begin(const base::ThreadId& thread, OpenOptions options);
     /// The session of a thread, claimed if it is not here yet; concurrent callers share one claim.
     base::Task<base::Result<Opened>> open(base::ThreadId thread, OpenOptions options);
     /// The same for a thread that must be there already.

@@ -18,12 +18,6 @@ std::string error_json(const base::Error& error) {
                                       {"message", error.message}});
 }
 
-// The store could not be read; nothing is wrong with what is in it.
-bool may_answer_later(base::ErrorCode code) noexcept {
-    return code == base::ErrorCode::unavailable || code == base::ErrorCode::overloaded ||
-           code == base::ErrorCode::timeout;
-}
-
 base::Error newer_run(MultitaskStrategy strategy) {
     return {base::ErrorCode::cancelled, strategy == MultitaskStrategy::rollback
                                             ? "taken back by a newer run of the thread"
@@ -38,7 +32,29 @@ ThreadSession::ThreadSession(SessionContext& context, storage::ClaimOutcome clai
       epoch_{claim.epoch},
       queue_{context.limits.waiting_runs_max} {}
 
+ThreadSession::ThreadSession(SessionContext& context, storage::ThreadClaim fresh)
+    : context_{context},
+      epoch_{1},
+      fresh_{std::move(fresh)},
+      queue_{context.limits.waiting_runs_max} {
+    thread_.id = fresh_->thread_id;
+    thread_.metadata = fresh_->metadata;
+    thread_.ttl = fresh_->ttl;
+}
+
 ThreadSession::~ThreadSession() = default;
+
+base::Task<base::Status> ThreadSession::wait_made() {
+    constexpr base::Duration kRecheck = std::chrono::seconds{1};
+    const auto self = shared_from_this();
+    while (fresh_ && !lost_) {  // the store ends it by its own deadline
+        co_await made_.wait(base::system_clock().now() + kRecheck);
+    }
+    if (!fresh_) {
+        co_return base::ok();
+    }
+    co_return not_made_ ? *not_made_ : *lost_;
+}
 
 RunHandle ThreadSession::find_run(const base::RunId& run) const {
     const auto at = runs_.find(run);
@@ -220,6 +236,7 @@ void ThreadSession::lose(const base::Error& error, bool recover) {
     }
     count_runs(0, 0);
     idle_changed_.notify_all();
+    made_.notify_all();
     context_.forget(thread_.id, recover);
 }
 
@@ -317,192 +334,6 @@ void ThreadSession::vanish(const RunHandle& run) {
     outcome.error = {base::ErrorCode::cancelled, "the run was rolled back"};
     run->finish(std::move(outcome));
     idle_changed_.notify_all();
-}
-
-base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
-    const auto self = shared_from_this();
-    if (!run->request_.stream_modes.empty()) {
-        auto events =
-            co_await read_run_events(context_.store, context_.catalog, thread_.id, run->row_.id);
-        if (lost_) {
-            co_return;
-        }
-        if (!events && may_answer_later(events.error().code)) {
-            const base::Error later{base::ErrorCode::unavailable, events.error().message};
-            lose(later, true);
-            co_return;
-        }
-        if (events) {
-            for (auto& each : logged_events(run->row_.id, std::move(events->events))) {
-                run->log_.append(std::move(each));
-            }
-        }
-    }
-    graph::RunResult result;
-    result.status = storage::RunStatus::error;
-    result.thread_status = storage::ThreadStatus::error;
-    result.error = std::move(error);
-    end_run(run, std::move(result), RunOutcome{});
-}
-
-base::Task<> ThreadSession::execute(RunHandle run) {
-    const auto self = shared_from_this();
-    graph::RunResult result;
-    RunOutcome outcome;
-    auto ready = co_await load_position(*run);
-    if (ready && !lost_ && run->resumed_ && !run->request_.stream_modes.empty()) {
-        ready = co_await replay_log(*run);
-    }
-    if (ready && !lost_ && run->resumed_) {
-        // The attempt counts before it does anything: a run that takes its engine with it in its
-        // first superstep would be begun again for ever.
-        ready = co_await write_now();
-    }
-    if (lost_) {
-        co_return;
-    }
-    auto spec = ready ? spec_of(*run) : base::Result<graph::RunSpec>{ready.error()};
-    if (spec) {
-        run->base_seq_ = position_->seq;
-        SessionHost host{*this, run};
-        result = co_await graph::run_graph(*run->request_.assistant.graph, std::move(*spec),
-                                           *position_, host);
-        if (lost_) {
-            co_return;
-        }
-        if (host.has_stopped() && !run->roll_back_) {
-            // Between two supersteps nothing is lost: the next start is no further attempt.
-            set_run_status(*run, storage::RunStatus::pending, {}, run->row_.attempt - 1);
-            release_thread();
-            co_return;
-        }
-        host.hand_over_held_rows();
-        outcome.values = position_->state.to_text();
-        outcome.input_tokens = host.input_tokens();
-        outcome.output_tokens = host.output_tokens();
-    } else if (may_answer_later(ready.error().code)) {
-        // The run is begun again, here or elsewhere, and its clients are to look for it there.
-        const base::Error later{base::ErrorCode::unavailable, ready.error().message};
-        lose(later, true);
-        co_return;
-    } else {
-        result.status = storage::RunStatus::error;
-        result.thread_status = storage::ThreadStatus::error;
-        result.error = spec.error();
-        if (ready) {  // it answered wrongly: what was asked is still asked
-            outcome.values = position_->state.to_text();
-            keep_asking(result);
-        }
-    }
-    if (run->roll_back_) {
-        co_await undo(run);
-        if (lost_) {
-            co_return;
-        }
-    }
-    auto actions = queue_.finished(run->row_.id);
-    if (!run->roll_back_) {
-        end_run(run, std::move(result), std::move(outcome));
-    } else if (queue_.is_idle()) {
-        // It stands where it stood, and asks what it asked.
-        pending_.status = thread_.interrupts == "{}" ? storage::ThreadStatus::idle
-                                                     : storage::ThreadStatus::interrupted;
-        write_soon({});
-    }
-    carry_out(actions);
-    if (handing_over_) {
-        release_thread();
-    }
-}
-
-base::Task<base::Status> ThreadSession::load_position(const Run& run) {
-    const auto& graph = run.request_.assistant.graph;
-    if (position_ && graph_ == graph) {
-        co_return base::ok();
-    }
-    if (position_) {  // another assistant's turn on this thread: read it back through its channels
-        const auto written = co_await write_now();
-        if (!written) {
-            co_return written;
-        }
-        thread_.head = position_->seq;
-        position_.reset();
-    }
-    if (thread_.head == storage::kNoSeq) {
-        position_.emplace(graph->channels);
-        graph_ = graph;
-        co_return base::ok();
-    }
-    auto chain = co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
-        [this](auto done) {
-            context_.store.load_chain(thread_.id, storage::kNoSeq, std::move(done));
-        });
-    if (!chain) {
-        co_return std::move(chain).error();
-    }
-    auto position = graph::restore(graph->channels, *chain);
-    if (!position) {
-        co_return std::move(position).error();
-    }
-    position_.emplace(std::move(*position));
-    graph_ = graph;
-    if (!position_->next.empty()) {
-        tool_calls_seq_ = position_->seq;
-    }
-    co_return base::ok();
-}
-
-void ThreadSession::keep_asking(graph::RunResult& result) const {
-    auto interrupts = base::parse_stored_json(thread_.interrupts);
-    if (!interrupts || interrupts->empty()) {
-        return;
-    }
-    result.thread_status = storage::ThreadStatus::interrupted;
-    result.interrupts = std::move(*interrupts);
-}
-
-base::Task<base::Status> ThreadSession::replay_log(Run& run) {
-    auto events =
-        co_await read_run_events(context_.store, context_.catalog, thread_.id, run.row_.id);
-    if (!events) {
-        co_return std::move(events).error();
-    }
-    if (lost_) {
-        co_return *lost_;
-    }
-    for (auto& each : logged_events(run.row_.id, std::move(events->events))) {
-        run.log_.append(std::move(each));
-    }
-    if (run.row_.attempt > 1) {
-        const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};
-        run.log_.append({id, std::nullopt, run_metadata(run.row_.id, run.row_.attempt)});
-    }
-    co_return base::ok();
-}
-
-base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
-    const auto& request = run.request_;
-    graph::RunSpec spec;
-    spec.thread_id = thread_.id;
-    spec.run_id = run.row_.id;
-    spec.assistant_id = request.assistant.id;
-    // The runner sees by position.run_id whether the input was applied before a crash.
-    spec.input = request.input;
-    spec.configurable = request.configurable;
-    spec.metadata = request.metadata;
-    spec.interrupt_before = request.interrupt_before;
-    spec.interrupt_after = request.interrupt_after;
-    spec.recursion_limit = request.recursion_limit;
-    spec.attempt = run.row_.attempt;
-    spec.deadline = base::system_clock().now() + request.time_max;
-    if (request.resume && position_->run_id != run.row_.id) {
-        auto answers = address_resume(*request.resume, thread_.interrupts);
-        if (!answers) {
-            return std::move(answers).error();
-        }
-        spec.resume = std::move(*answers);
-    }
-    return spec;
 }
 
 void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome) {

@@ -43,6 +43,8 @@ public:
     static constexpr storage::Seq kSliceRows = 1000;
 
     ThreadSession(SessionContext& context, storage::ClaimOutcome claim);
+    /// Of a thread that its first write is to make, if nobody else has made it.
+    ThreadSession(SessionContext& context, storage::ThreadClaim fresh);
     ~ThreadSession();
 
     [[nodiscard]] const storage::ThreadRow& thread() const noexcept { return thread_; }
@@ -57,6 +59,8 @@ public:
     }
     [[nodiscard]] RunHandle find_run(const base::RunId& run) const;
 
+    /// Resumes when the thread is there. @return what kept it from being made, as Store::create()
+    base::Task<base::Status> wait_made();
     /// Queues again what another engine, or an earlier life of this one, left unfinished.
     void resume(std::vector<storage::RunRow> rows);
     base::Result<RunHandle> submit(RunRequest request);
@@ -92,6 +96,8 @@ private:
     base::Task<> undo(RunHandle run);
     void vanish(const RunHandle& run);
     base::Task<> execute(RunHandle run);
+    /// Everything that has to be there before its first superstep.
+    base::Task<base::Status> prepare(RunHandle run);
     base::Task<base::Status> load_position(const Run& run);
     /// A run that came to nothing leaves the thread's questions as they are.
     void keep_asking(graph::RunResult& result) const;
@@ -135,11 +141,15 @@ private:
     }
     void post_flush();
     void flush();
+    void on_made(const base::Result<storage::ThreadKey>& key);
     void on_flushed(const base::Status& status);
 
     SessionContext& context_;
     storage::ThreadRow thread_;
     storage::Epoch epoch_;
+    std::optional<storage::ThreadClaim> fresh_;  ///< until the thread is made
+    std::optional<base::Error> not_made_;
+    base::Signal made_;
     std::optional<graph::Position> position_;
     std::shared_ptr<const graph::Graph> graph_;  ///< the one position_ was built for
     /// The store may hold tool calls of the superstep that starts from this row, and of none after.

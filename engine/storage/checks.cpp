@@ -99,6 +99,17 @@ Status check_write(const ThreadWrite& write) {
     return base::ok();
 }
 
+Status check_create(const ThreadClaim& claim, const ThreadWrite& first) {
+    if (first.delete_thread || first.rollback_to || first.prune || first.ttl) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a thread does not begin with what stands alone", "first"};
+    }
+    if (auto checked = check_claim(claim); !checked) {
+        return checked;
+    }
+    return check_write(first);
+}
+
 Status check_key(const KeyClaim& claim) {
     if (claim.key.empty() || claim.key.size() > kKeyBytesMax) {
         return base::Error{base::ErrorCode::invalid_argument, "a key has 1 to 64 bytes", "key"};

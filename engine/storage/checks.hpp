@@ -18,6 +18,8 @@ inline constexpr std::size_t kKeyBytesMax = 64;
 ///         a superstep that it says is over
 Status check_write(const ThreadWrite& write);
 Status check_claim(const ThreadClaim& claim);
+/// What Store::create() takes. @return also if `first` holds what stands alone
+Status check_create(const ThreadClaim& claim, const ThreadWrite& first);
 Status check_key(const KeyClaim& claim);
 /// @return invalid_argument unless 1 <= limit <= kPageMax and offset >= 0
 Status check_page(std::int32_t limit, std::int32_t offset);

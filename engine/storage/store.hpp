@@ -290,6 +290,15 @@ public:
 
     // ---- writing
 
+    /// Makes a thread that is not there yet and carries out its first write, in one commit: what a
+    /// claim of a missing thread and a write of its epoch, 1, would do. Durable when `done` is
+    /// called with the thread's key. After in_doubt a claim settles what became of it.
+    /// @param claim  create_if_missing and durable are taken for granted
+    /// @param first  key and epoch are set by the driver; nothing that stands alone
+    /// @return conflict  the thread exists, or one of the runs does; nothing was done
+    virtual void create(ThreadClaim claim,
+                        ThreadWrite first,
+                        Completion<Result<ThreadKey>> done) = 0;
     /// Commits `write` if this engine owns the thread and write.epoch is still the thread's;
     /// durable when `done` is called. Updates and deletions of runs that do not exist are ignored.
     /// On an error nothing was written.
@@ -306,8 +315,8 @@ public:
     virtual void find_expired(std::int32_t limit,
                               Completion<Result<std::vector<ExpiredThread>>> done) = 0;
     /// Whose the key is: the thread and run of the first claim, until its time is over and that run
-    /// has ended; then those of the next. What becomes of the run is not looked at. Not durable by
-    /// itself, but never lost once a later write of this store is durable.
+    /// has ended; then those of the next. What becomes of the run is not looked at. Durable when
+    /// `done` is called.
     virtual void claim_key(KeyClaim claim, Completion<Result<KeyHolder>> done) = 0;
     /// Deletes keys whose time is over. @return how many, at most `limit` (1..1000)
     virtual void delete_expired_keys(std::int32_t limit, Completion<Result<std::int32_t>> done) = 0;

@@ -46,6 +46,10 @@ ClaimOutcome Engine::claim(const base::ThreadId& thread, std::string metadata) {
                 outcome->kind == ClaimOutcome::Kind::created);
     return std::move(outcome).value();
 }
+Result<storage::ThreadKey> Engine::create(storage::ThreadClaim claim, ThreadWrite first) {
+    return call<Result<storage::ThreadKey>>(
+        [&](auto done) { store_->create(std::move(claim), std::move(first), std::move(done)); });
+}
 Status Engine::write(ThreadWrite write) {
     return call<Status>([&](auto done) { store_->write(std::move(write), std::move(done)); });
 }

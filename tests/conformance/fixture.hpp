@@ -54,6 +54,7 @@ public:
                                          std::string metadata = "{}");
     /// A claim that must succeed.
     ClaimOutcome claim(const base::ThreadId& thread, std::string metadata = "{}");
+    base::Result<storage::ThreadKey> create(storage::ThreadClaim claim, ThreadWrite first);
     base::Status write(ThreadWrite write);
     std::vector<base::ThreadId> orphans();
 

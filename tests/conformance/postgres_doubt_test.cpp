@@ -159,6 +159,35 @@ TEST_P(PostgresInDoubt, AClaimHoldsWhateverComesLate) {
     EXPECT_EQ(engine->count({}).value(), 1);
 }
 
+TEST_P(PostgresInDoubt, AThreadInTheMakingIsSettledByAClaim) {
+    auto engine = open_engine();
+    const auto settled = engine->claim(new_thread_id());
+    storage::ThreadClaim claim;
+    claim.thread_id = new_thread_id();
+    claim.metadata = std::string{R"({"who":")"} + kMarker + "\"}";
+    ThreadWrite first;
+    first.new_runs = {make_run(claim.thread_id)};
+    const auto run = first.new_runs.front();
+    proxy_.arm(std::get<0>(GetParam()), kMarker);
+    EXPECT_EQ(code_of(engine->create(claim, std::move(first))), ErrorCode::in_doubt);
+    auto claimed = engine->claim(claim.thread_id);
+    if (claimed.kind == ClaimOutcome::Kind::created) {
+        auto write = make_write(claimed);
+        write.new_runs = {run};
+        ASSERT_TRUE(engine->write(std::move(write)));
+    } else {
+        EXPECT_EQ(claimed.unfinished_runs.size(), 1U);
+    }
+    deliver();
+    auto write = make_write(claimed);
+    write.journal = {make_row(0)};
+    const auto status = engine->write(std::move(write));
+    EXPECT_TRUE(status) << status.error().message;
+    EXPECT_EQ(engine->runs(claim.thread_id)->size(), 1U);
+    EXPECT_EQ(engine->count({}).value(), 2);
+    EXPECT_TRUE(engine->write(make_write(settled)));
+}
+
 TEST_P(PostgresInDoubt, AHeartbeatIsGiven) {
     auto engine = open_engine();
     ASSERT_TRUE(engine->heartbeat());

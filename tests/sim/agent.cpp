@@ -44,7 +44,8 @@ int rounds_done(const graph::State& state, const Plan& plan) {
 
 class WorkNode final : public graph::Node {
 public:
-    explicit WorkNode(std::string name) : name_{std::move(name)} {}
+    explicit WorkNode(std::string name)
+        : name_{std::move(name)}, is_local_{base::machine::random_bits() % 2 == 0} {}
 
     base::Task<base::Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
         const auto plan = plan_of(context.state());
@@ -72,6 +73,7 @@ public:
         output.writes.push_back({"log", Json::array({entry(plan, name_, round)})});
         co_return output;
     }
+    [[nodiscard]] bool is_local() const noexcept override { return is_local_; }
 
 private:
     // Ends early, with false, when the node is cancelled.
@@ -86,6 +88,7 @@ private:
     }
 
     std::string name_;
+    bool is_local_;
 };
 
 class MoreRounds final : public graph::Condition {

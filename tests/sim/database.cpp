@@ -99,6 +99,9 @@ public:
     }
 
     void claim(const storage::ThreadClaim& claim, Completion<Result<ClaimOutcome>> done);
+    void create(const storage::ThreadClaim& claim,
+                const storage::ThreadWrite& first,
+                Completion<Result<storage::ThreadKey>> done);
     void write(storage::ThreadWrite write, Completion<Status> done);
 
     /// The process is gone.
@@ -276,6 +279,18 @@ void Database::Connection::claim(const storage::ThreadClaim& claim,
     inner_->claim(claim, [&](Result<ClaimOutcome> outcome) { checked(std::move(outcome)); });
 }
 
+void Database::Connection::create(const storage::ThreadClaim& claim,
+                                  const storage::ThreadWrite& first,
+                                  Completion<Result<storage::ThreadKey>> done) {
+    inner_->create(claim, first, [&, this](Result<storage::ThreadKey> key) {
+        watch().created(engine, first, key);
+        if (key) {
+            world_.note("{} has made {}", name_, claim.thread_id.to_string());
+        }
+        done(std::move(key));
+    });
+}
+
 void Database::Connection::write(storage::ThreadWrite write, Completion<Status> done) {
     auto* by = this;
     const auto asked = write;
@@ -373,6 +388,16 @@ public:
                                     wire->write(std::move(write), std::move(answer));
                                 });
         operation->dies_with_process = early;
+    }
+    void create(storage::ThreadClaim claim,
+                storage::ThreadWrite first,
+                Completion<Result<storage::ThreadKey>> done) override {
+        const auto thread = claim.thread_id;
+        (void)wire_->send<Result<storage::ThreadKey>>(
+            thread, Doubt::possible, std::move(done),
+            [wire = wire_, claim = std::move(claim), first = std::move(first)](auto answer) {
+                wire->create(claim, first, std::move(answer));
+            });
     }
     void find_expired(std::int32_t limit,
                       Completion<Result<std::vector<storage::ExpiredThread>>> done) override {

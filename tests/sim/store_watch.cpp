@@ -66,6 +66,27 @@ void StoreWatch::claimed(const storage::EngineId& engine,
     thread.epoch = outcome->epoch;
 }
 
+void StoreWatch::created(const storage::EngineId& engine,
+                         const storage::ThreadWrite& first,
+                         const base::Result<storage::ThreadKey>& answer) {
+    if (!answer) {
+        if (!threads_.contains(first.thread_id)) {
+            world_.fail("the thread {} was not made: {}", first.thread_id.to_string(),
+                        answer.error().message);
+        }
+        return;
+    }
+    const auto [at, is_new] = threads_.try_emplace(first.thread_id);
+    if (!is_new) {
+        world_.fail("the thread {} was made twice", first.thread_id.to_string());
+    }
+    at->second.owner = engine;
+    at->second.epoch = 1;
+    auto write = first;
+    write.epoch = 1;
+    written(engine, write, base::ok());
+}
+
 void StoreWatch::written(const storage::EngineId& engine,
                          const storage::ThreadWrite& write,
                          const base::Status& answer) {

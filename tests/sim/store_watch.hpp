@@ -46,6 +46,9 @@ public:
     void claimed(const storage::EngineId& engine,
                  const storage::ThreadClaim& claim,
                  const base::Result<storage::ClaimOutcome>& outcome);
+    void created(const storage::EngineId& engine,
+                 const storage::ThreadWrite& first,
+                 const base::Result<storage::ThreadKey>& answer);
     void written(const storage::EngineId& engine,
                  const storage::ThreadWrite& write,
                  const base::Status& answer);

@@ -102,6 +102,19 @@ bool Database::is_owned_by_another(const Thread& thread,
     return owner != engines_.end() && is_alive(owner->second, lease);
 }
 
+Database::Thread& Database::insert_thread(const ThreadClaim& claim) {
+    auto& thread = threads_[claim.thread_id];
+    auto& row = thread.row;
+    row.key = ++last_key_;
+    row.id = claim.thread_id;
+    row.metadata = claim.metadata;
+    row.created_at_us = clock_.unix_us();
+    row.updated_at_us = row.created_at_us;
+    set_ttl(row, claim.ttl);
+    thread_of_key_[row.key] = row.id;
+    return thread;
+}
+
 Result<ClaimOutcome> Database::claim(const EngineId& engine,
                                      const ThreadClaim& claim,
                                      base::Duration lease) {
@@ -112,15 +125,8 @@ Result<ClaimOutcome> Database::claim(const EngineId& engine,
         if (!claim.create_if_missing) {
             return outcome;
         }
-        at = threads_.try_emplace(claim.thread_id).first;
-        auto& row = at->second.row;
-        row.key = ++last_key_;
-        row.id = claim.thread_id;
-        row.metadata = claim.metadata;
-        row.created_at_us = clock_.unix_us();
-        row.updated_at_us = row.created_at_us;
-        set_ttl(row, claim.ttl);
-        thread_of_key_[row.key] = row.id;
+        (void)insert_thread(claim);
+        at = threads_.find(claim.thread_id);
         outcome.kind = ClaimOutcome::Kind::created;
     } else if (is_owned_by_another(at->second, engine, lease)) {
         outcome.kind = ClaimOutcome::Kind::owned_elsewhere;
@@ -242,6 +248,24 @@ void Database::apply(Thread& thread, const ThreadWrite& write) {
     if (write.release) {
         thread.owner.reset();
     }
+}
+
+Result<ThreadKey> Database::create(const EngineId& engine,
+                                   const ThreadClaim& claim,
+                                   ThreadWrite first) {
+    const std::lock_guard lock{mutex_};
+    if (threads_.contains(claim.thread_id)) {
+        return base::Error{base::ErrorCode::conflict, "the thread exists"};
+    }
+    if (auto checked = check_conflicts(Thread{}, first); !checked) {
+        return std::move(checked).error();
+    }
+    auto& thread = insert_thread(claim);
+    thread.owner = engine;
+    thread.epoch = 1;
+    first.key = thread.row.key;
+    apply(thread, first);
+    return first.key;
 }
 
 Status Database::write(const EngineId& engine, const ThreadWrite& write) {

@@ -26,6 +26,7 @@ public:
                                const ThreadClaim& claim,
                                base::Duration lease);
     std::vector<ThreadId> find_orphans(std::int32_t limit, base::Duration lease) const;
+    Result<ThreadKey> create(const EngineId& engine, const ThreadClaim& claim, ThreadWrite first);
     Status write(const EngineId& engine, const ThreadWrite& write);
 
     std::vector<ExpiredThread> find_expired(const EngineId& engine,
@@ -79,6 +80,7 @@ private:
                                            base::Duration lease) const;
     [[nodiscard]] const Thread* find_thread(const ThreadId& thread) const;
     [[nodiscard]] Result<std::vector<JournalRow>> chain(const Thread& thread, Seq at) const;
+    Thread& insert_thread(const ThreadClaim& claim);
     Status check_conflicts(const Thread& thread, const ThreadWrite& write) const;
     void apply(Thread& thread, const ThreadWrite& write);
     [[nodiscard]] std::vector<const Thread*> matching(const ThreadFilter& filter) const;

@@ -52,14 +52,25 @@ public:
         }
         done(database_.find_orphans(limit, limits_.lease));
     }
+    void create(ThreadClaim claim, ThreadWrite first, Completion<Result<ThreadKey>> done) override {
+        if (auto checked = check_create(claim, first); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        const auto rows = rows_of(first);
+        auto created = database_.create(engine(), claim, std::move(first));
+        if (created) {
+            count(rows);
+        }
+        done(std::move(created));
+    }
     void write(ThreadWrite write, Completion<Status> done) override {
         auto written = check_write(write);
         if (written) {
             written = database_.write(engine(), write);
         }
         if (written) {
-            metrics_.store_batches_total += 1;
-            metrics_.store_rows_total += static_cast<std::int64_t>(rows_of(write));
+            count(rows_of(write));
         } else if (written.error().code == base::ErrorCode::stale_epoch) {
             metrics_.stale_writes_total += 1;
         }
@@ -149,6 +160,10 @@ public:
     }
 
 private:
+    void count(std::size_t rows) {
+        metrics_.store_batches_total += 1;
+        metrics_.store_rows_total += static_cast<std::int64_t>(rows);
+    }
     [[nodiscard]] EngineId engine() const {
         const std::lock_guard lock{mutex_};
         return engine_;

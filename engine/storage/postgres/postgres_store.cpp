@@ -127,24 +127,25 @@ public:
                 return postgres::find_orphans(connection, lease, limit, deadline);
             });
     }
+    void create(ThreadClaim claim, ThreadWrite first, Completion<Result<ThreadKey>> done) override {
+        if (auto checked = check_create(claim, first); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        first.thread_id = claim.thread_id;
+        first.key = 0;
+        first.epoch = 1;
+        submit({engine(), std::move(first), std::move(done), base::ok(), std::move(claim)});
+    }
     void write(ThreadWrite write, Completion<Status> done) override {
         if (auto checked = check_write(write); !checked) {
             done(std::move(checked));
             return;
         }
-        const std::size_t rows = rows_of(write);
-        const std::size_t bytes = bytes_of(write);
-        auto& writer = writer_of(write.thread_id);
-        pending_.add(write.thread_id);
-        Completion<Status> counted = [this, thread = write.thread_id,
-                                      done = std::move(done)](Status status) mutable {
-            pending_.remove(thread);
-            done(std::move(status));
+        auto told = [done = std::move(done)](Result<ThreadKey> written) mutable {
+            done(written ? base::ok() : Status{std::move(written).error()});
         };
-        writer.submit(
-            {postgres::WriteOperation{engine(), std::move(write), std::move(counted), base::ok()},
-             {}},
-            rows, bytes);
+        submit({engine(), std::move(write), std::move(told), base::ok()});
     }
 
     void find_expired(std::int32_t limit,
@@ -267,6 +268,18 @@ public:
     }
 
 private:
+    void submit(postgres::WriteOperation operation) {
+        const auto thread = operation.write.thread_id;
+        const std::size_t rows = rows_of(operation.write);
+        const std::size_t bytes = bytes_of(operation.write);
+        pending_.add(thread);
+        operation.done = [this, thread,
+                          done = std::move(operation.done)](Result<ThreadKey> written) mutable {
+            pending_.remove(thread);
+            done(std::move(written));
+        };
+        writer_of(thread).submit({std::move(operation), {}}, rows, bytes);
+    }
     using Pool = ReaderPool<Connection>;
 
     [[nodiscard]] EngineId engine() const {

@@ -12,7 +12,11 @@ struct Statement {
 };
 
 extern const Statement kWrite;
-extern const Statement kWriteCalls;  ///< takes the parameters of kWrite, and then its own
+// Each takes the parameters of kWrite, then those of the threads that it makes, then those of tool
+// calls.
+extern const Statement kWriteCalls;
+extern const Statement kWriteNew;
+extern const Statement kWriteNewCalls;
 extern const Statement kDelete;
 extern const Statement kRollBack;
 extern const Statement kPrune;

@@ -1,5 +1,9 @@
 #include "engine/storage/postgres/write_parameters.hpp"
 
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+
 #include "engine/base/clock.hpp"
 
 namespace heddle::storage::postgres {
@@ -10,6 +14,59 @@ void add_or_null(BinaryArray& array, const std::string* text) {
         array.add_null();
     } else {
         array.add_bytes(*text);
+    }
+}
+
+using NewThreads = std::unordered_map<ThreadKey, const ThreadClaim*>;
+
+NewThreads new_threads(std::span<WriteOperation* const> writes) {
+    NewThreads found;
+    for (const auto* operation : writes) {
+        if (operation->create) {
+            found.emplace(operation->write.key, &*operation->create);
+        }
+    }
+    return found;
+}
+
+// Every engine makes threads in the order of their ids: two that make the same ones wait for each
+// other in one direction.
+void add_new_threads(Parameters& parameters,
+                     std::vector<MergedThread> threads,
+                     const NewThreads& claims) {
+    std::sort(threads.begin(), threads.end(), [&](const auto& a, const auto& b) {
+        return claims.at(a.key)->thread_id < claims.at(b.key)->thread_id;
+    });
+    BinaryArray key{ElementType::int8};
+    BinaryArray id{ElementType::uuid};
+    BinaryArray status{ElementType::int2};
+    BinaryArray metadata{ElementType::text};
+    BinaryArray interrupts{ElementType::text};
+    BinaryArray head{ElementType::int8};
+    BinaryArray release{ElementType::boolean};
+    BinaryArray ttl{ElementType::int8};
+    BinaryArray strategy{ElementType::int2};
+    for (const auto& thread : threads) {
+        const auto& claim = *claims.at(thread.key);
+        key.add_int8(thread.key);
+        id.add(claim.thread_id);
+        status.add_int2(static_cast<std::int16_t>(thread.status.value_or(ThreadStatus::idle)));
+        metadata.add_bytes(thread.metadata == nullptr ? claim.metadata : *thread.metadata);
+        add_or_null(interrupts, thread.interrupts);
+        head.add_int8(thread.head);
+        release.add_bool(thread.release);
+        if (claim.ttl) {
+            ttl.add_int8(
+                std::chrono::duration_cast<std::chrono::microseconds>(claim.ttl->after).count());
+            strategy.add_int2(static_cast<std::int16_t>(claim.ttl->strategy));
+        } else {
+            ttl.add_null();
+            strategy.add_null();
+        }
+    }
+    for (auto* array :
+         {&key, &id, &status, &metadata, &interrupts, &head, &release, &ttl, &strategy}) {
+        parameters.add(std::move(*array));
     }
 }
 
@@ -163,7 +220,13 @@ BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int
     for (const auto* operation : writes) {
         pointers.push_back(&operation->write);
     }
-    const auto plan = plan_batch(pointers);
+    auto plan = plan_batch(pointers);
+    const auto claims = new_threads(writes);
+    const auto made = std::stable_partition(
+        plan.threads.begin(), plan.threads.end(),
+        [&claims](const MergedThread& thread) { return !claims.contains(thread.key); });
+    std::vector<MergedThread> created{made, plan.threads.end()};
+    plan.threads.erase(made, plan.threads.end());
     Parameters parameters;
     parameters.add(writes.front()->engine).add(base::unix_microseconds());
     add_threads(parameters, plan.threads);
@@ -171,11 +234,15 @@ BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int
     add_new_runs(parameters, plan.new_runs);
     add_updates(parameters, plan);
     parameters.add(number);
+    const bool creates = !created.empty();
+    if (creates) {
+        add_new_threads(parameters, std::move(created), claims);
+    }
     if (plan.tool_calls.empty() && plan.tool_calls_done.empty()) {
-        return {kWrite, std::move(parameters)};
+        return {creates ? kWriteNew : kWrite, std::move(parameters)};
     }
     add_tool_calls(parameters, plan);
-    return {kWriteCalls, std::move(parameters)};
+    return {creates ? kWriteNewCalls : kWriteCalls, std::move(parameters)};
 }
 
 }  // namespace heddle::storage::postgres

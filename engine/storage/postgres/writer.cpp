@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <unordered_map>
 
 #include "engine/base/clock.hpp"
@@ -18,11 +19,23 @@ namespace {
 // doubt.
 constexpr std::chrono::seconds kReadBackGrace{3};
 
+void tell(WriteOperation& operation) {
+    if (operation.outcome) {
+        operation.done(operation.write.key);
+    } else {
+        operation.done(std::move(operation.outcome).error());
+    }
+}
+
+void tell(ClaimOperation& operation) {
+    operation.done(std::move(operation.outcome));
+}
+
 void refuse(Operation& operation, const base::Error& error) {
     std::visit(
         [&error](auto& body) {
             body.outcome = error;
-            body.done(std::move(body.outcome));
+            tell(body);
         },
         operation.body);
 }
@@ -170,7 +183,7 @@ void Writer::answer(std::span<Operation> part) {
                 metrics_.stale_writes_total += 1;
             }
         }
-        std::visit([](auto& body) { body.done(std::move(body.outcome)); }, operation.body);
+        std::visit([](auto& body) { tell(body); }, operation.body);
     }
 }
 
@@ -193,6 +206,12 @@ std::int64_t Writer::next_number() {
 }
 
 void Writer::write(Writes writes, base::Instant deadline) {
+    while (connect(deadline) != nullptr && !give_keys(writes, deadline)) {
+        if (base::system_clock().now() >= deadline) {
+            set_all(writes, error_of(Fate::timeout));
+            return;
+        }
+    }
     settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
         const auto bound = write_statement(part, number);
         return connection.execute(bound.statement, bound.parameters, deadline);
@@ -297,6 +316,24 @@ void Writer::set_ttl(Writes writes, base::Instant deadline) {
     });
 }
 
+namespace {
+
+// Whether a thread was made in a statement that was lost nothing in it can tell, and no fence holds
+// one that comes late. A claim of the same thread settles both: it finds the thread or makes it.
+// @return whether there were any
+bool give_up_creates(std::span<WriteOperation* const> writes) {
+    bool found = false;
+    for (auto* operation : writes) {
+        if (operation->create) {
+            operation->outcome = error_of(Fate::lost);
+            found = true;
+        }
+    }
+    return found;
+}
+
+}  // namespace
+
 // Repeats the statement until every operation has its outcome. A part that cannot be stored is
 // halved until the row at fault is alone; the halves keep the order of the calls.
 template <class Execute>
@@ -314,6 +351,15 @@ void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
             const auto half = writes.size() / 2;
             settle(writes.first(half), deadline, execute);
             settle(writes.subspan(half), deadline, execute);
+            return;
+        }
+        if (executed.fate == Fate::lost && give_up_creates(writes)) {
+            std::vector<WriteOperation*> others;
+            std::copy_if(writes.begin(), writes.end(), std::back_inserter(others),
+                         [](const WriteOperation* operation) { return !operation->create; });
+            if (!others.empty() && !read_back(others, number, deadline)) {
+                settle(others, deadline, execute);
+            }
             return;
         }
         if (settle_once(writes, executed, number, deadline)) {
@@ -362,6 +408,10 @@ void Writer::mark_refused(Writes writes, const pqxx::result& refused) {
         const bool exists = row[1].as<bool>();
         for (auto* operation : writes) {
             if (operation->write.key != key) {
+                continue;
+            }
+            if (operation->create) {
+                operation->outcome = base::Error{base::ErrorCode::conflict, "the thread exists"};
                 continue;
             }
             operation->outcome =

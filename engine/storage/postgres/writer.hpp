@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <span>
 #include <thread>
 #include <variant>
@@ -16,8 +17,10 @@ namespace heddle::storage::postgres {
 struct WriteOperation {
     EngineId engine;
     ThreadWrite write;
-    Completion<Status> done;
+    /// The thread's key, where it was not known.
+    Completion<Result<ThreadKey>> done;
     Status outcome;
+    std::optional<ThreadClaim> create{};  ///< of the thread that this write begins
 };
 struct ClaimOperation {
     EngineId engine;
@@ -76,6 +79,7 @@ private:
     Connection* connect(base::Instant deadline);
 
     void write(Writes writes, base::Instant deadline);
+    bool give_keys(Writes writes, base::Instant deadline);
     void roll_back(Writes writes, base::Instant deadline);
     void prune(Writes writes, base::Instant deadline);
     void set_ttl(Writes writes, base::Instant deadline);
@@ -99,6 +103,7 @@ private:
 
     void claim(Claims claims, base::Instant deadline);
     bool give_keys(Claims claims, base::Instant deadline);
+    bool give_key(ThreadKey& key, base::Instant deadline);
     Fate try_claim(Claims claims, Connection& connection, base::Instant deadline);
     Fate add_open_runs(Claims claims, Connection& connection, base::Instant deadline);
     Fate find_owners(Claims claims, Connection& connection, base::Instant deadline);

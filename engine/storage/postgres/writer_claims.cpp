@@ -64,22 +64,32 @@ void Writer::claim(Claims claims, base::Instant deadline) {
 
 // The key of a thread that is created is made here, from a block of the sequence, so that it costs
 // no round trip of its own and tells afterwards who created the thread.
-bool Writer::give_keys(Claims claims, base::Instant deadline) {
-    for (auto* operation : claims) {
-        if (!operation->claim.create_if_missing || operation->new_key != 0) {
-            continue;
-        }
-        if (next_key_ == keys_end_) {
-            const auto executed = connection_->execute(kNextKeys, Parameters{}, deadline);
-            if (executed.fate != Fate::done) {
-                return false;
-            }
-            next_key_ = executed.rows[0][0].as<ThreadKey>();
-            keys_end_ = next_key_ + kKeyBlock;
-        }
-        operation->new_key = next_key_++;
+bool Writer::give_key(ThreadKey& key, base::Instant deadline) {
+    if (key != 0) {
+        return true;
     }
+    if (next_key_ == keys_end_) {
+        const auto executed = connection_->execute(kNextKeys, Parameters{}, deadline);
+        if (executed.fate != Fate::done) {
+            return false;
+        }
+        next_key_ = executed.rows[0][0].as<ThreadKey>();
+        keys_end_ = next_key_ + kKeyBlock;
+    }
+    key = next_key_++;
     return true;
+}
+
+bool Writer::give_keys(Claims claims, base::Instant deadline) {
+    return std::all_of(claims.begin(), claims.end(), [&](ClaimOperation* operation) {
+        return !operation->claim.create_if_missing || give_key(operation->new_key, deadline);
+    });
+}
+
+bool Writer::give_keys(Writes writes, base::Instant deadline) {
+    return std::all_of(writes.begin(), writes.end(), [&](WriteOperation* operation) {
+        return !operation->create || give_key(operation->write.key, deadline);
+    });
 }
 
 Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant deadline) {

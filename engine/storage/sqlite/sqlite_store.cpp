@@ -79,6 +79,18 @@ public:
             return Result{sqlite::find_orphans(connection, clock_, limits_.lease, limit)};
         });
     }
+    void create(ThreadClaim claim, ThreadWrite first, Completion<Result<ThreadKey>> done) override {
+        if (auto checked = check_create(claim, first); !checked) {
+            done(std::move(checked).error());
+            return;
+        }
+        const std::size_t rows = rows_of(first) + 1;
+        const std::size_t bytes = bytes_of(first) + claim.metadata.size();
+        writer_.submit({sqlite::CreateOperation{engine(), std::move(claim), std::move(first),
+                                                std::move(done), ThreadKey{}},
+                        {}},
+                       rows, bytes);
+    }
     void write(ThreadWrite write, Completion<Status> done) override {
         if (auto checked = check_write(write); !checked) {
             done(std::move(checked));

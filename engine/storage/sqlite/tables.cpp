@@ -316,6 +316,21 @@ Status Tables::write(const EngineId& engine, const ThreadWrite& write) {
     return base::ok();
 }
 
+Result<ThreadKey> Tables::create(const EngineId& engine,
+                                 const ThreadClaim& claim,
+                                 ThreadWrite first) {
+    if (Query{connection_, kFindForClaim}.bind(claim.thread_id).step()) {
+        return base::Error{base::ErrorCode::conflict, "the thread exists"};
+    }
+    first.key = create_thread(engine, claim).key;
+    first.epoch = 1;
+    auto written = write(engine, first);
+    if (!written) {
+        return std::move(written).error();
+    }
+    return first.key;
+}
+
 // ---- retention
 
 Status Tables::set_ttl(const EngineId& engine, const ThreadWrite& write) {

@@ -17,7 +17,8 @@ public:
     Status heartbeat(const EngineId& engine, bool draining);
     void unregister_engine(const EngineId& engine);
     ClaimOutcome claim(const EngineId& engine, const ThreadClaim& claim);
-    /// Throws SQLITE_CONSTRAINT half way through: the caller rolls back.
+    /// These two throw SQLITE_CONSTRAINT half way through: the caller rolls back.
+    Result<ThreadKey> create(const EngineId& engine, const ThreadClaim& claim, ThreadWrite first);
     Status write(const EngineId& engine, const ThreadWrite& write);
     KeyHolder claim_key(const KeyClaim& claim);
     std::int32_t delete_expired_keys(std::int32_t limit);

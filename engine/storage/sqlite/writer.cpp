@@ -141,6 +141,10 @@ void Writer::carry_out(Operation& operation) {
     std::visit(Overloaded{
                    [this](WriteOperation& op) { op.outcome = tables_.write(op.engine, op.write); },
                    [this](ClaimOperation& op) { op.outcome = tables_.claim(op.engine, op.claim); },
+                   [this](CreateOperation& op) {
+                       // Not moved: without savepoints it may have to be carried out again.
+                       op.outcome = tables_.create(op.engine, op.claim, op.first);
+                   },
                    [this](KeyOperation& op) { op.outcome = tables_.claim_key(op.claim); },
                    [this](KeySweep& op) { op.outcome = tables_.delete_expired_keys(op.limit); },
                    [this](EngineOperation& op) {
@@ -185,6 +189,10 @@ void Writer::roll_back() noexcept {
 void Writer::answer(std::span<Operation> batch) {
     metrics_.store_batches_total += 1;
     for (auto& operation : batch) {
+        if (const auto* made = std::get_if<CreateOperation>(&operation.body);
+            made != nullptr && made->outcome) {
+            metrics_.store_rows_total += static_cast<std::int64_t>(rows_of(made->first));
+        }
         if (const auto* op = std::get_if<WriteOperation>(&operation.body)) {
             if (op->outcome) {
                 metrics_.store_rows_total += static_cast<std::int64_t>(rows_of(op->write));

@@ -27,6 +27,13 @@ struct ClaimOperation {
     Completion<Result<ClaimOutcome>> done;
     Result<ClaimOutcome> outcome{ClaimOutcome{}};
 };
+struct CreateOperation {
+    EngineId engine;
+    ThreadClaim claim;
+    ThreadWrite first;
+    Completion<Result<ThreadKey>> done;
+    Result<ThreadKey> outcome{ThreadKey{}};
+};
 struct EngineOperation {
     enum class Kind : std::uint8_t { register_engine, heartbeat, unregister };
     Kind kind;
@@ -45,7 +52,13 @@ struct KeySweep {
     Result<std::int32_t> outcome{0};
 };
 struct Operation {
-    std::variant<WriteOperation, ClaimOperation, EngineOperation, KeyOperation, KeySweep> body;
+    std::variant<WriteOperation,
+                 ClaimOperation,
+                 CreateOperation,
+                 EngineOperation,
+                 KeyOperation,
+                 KeySweep>
+        body;
     base::Instant deadline;
 };
 

@@ -1,0 +1,216 @@
+// A run from its start to its end: what it needs, its supersteps, what becomes of it.
+#include "engine/scheduler/history.hpp"
+#include "engine/scheduler/resume.hpp"
+#include "engine/scheduler/session_host.hpp"
+#include "engine/scheduler/thread_session.hpp"
+
+namespace heddle::scheduler {
+namespace {
+
+// The store could not be read; nothing is wrong with what is in it.
+bool may_answer_later(base::ErrorCode code) noexcept {
+    return code == base::ErrorCode::unavailable || code == base::ErrorCode::overloaded ||
+           code == base::ErrorCode::timeout;
+}
+
+}  // namespace
+
+base::Task<base::Status> ThreadSession::prepare(RunHandle run) {
+    if (fresh_ && !run->request_.assistant.graph->is_local()) {
+        // What the run asks of others it asks once it is certain that the thread is ours.
+        auto made = co_await write_now();
+        if (!made) {
+            co_return made;
+        }
+    }
+    auto ready = co_await load_position(*run);
+    if (ready && !lost_ && run->resumed_ && !run->request_.stream_modes.empty()) {
+        ready = co_await replay_log(*run);
+    }
+    if (ready && !lost_ && run->resumed_) {
+        // The attempt counts before it does anything: a run that takes its engine with it in its
+        // first superstep would be begun again for ever.
+        ready = co_await write_now();
+    }
+    co_return ready;
+}
+
+base::Task<> ThreadSession::execute(RunHandle run) {
+    const auto self = shared_from_this();
+    graph::RunResult result;
+    RunOutcome outcome;
+    auto ready = co_await prepare(run);
+    if (lost_) {
+        co_return;
+    }
+    auto spec = ready ? spec_of(*run) : base::Result<graph::RunSpec>{ready.error()};
+    if (spec) {
+        run->base_seq_ = position_->seq;
+        SessionHost host{*this, run};
+        result = co_await graph::run_graph(*run->request_.assistant.graph, std::move(*spec),
+                                           *position_, host);
+        if (lost_) {
+            co_return;
+        }
+        if (host.has_stopped() && !run->roll_back_) {
+            // Between two supersteps nothing is lost: the next start is no further attempt.
+            set_run_status(*run, storage::RunStatus::pending, {}, run->row_.attempt - 1);
+            release_thread();
+            co_return;
+        }
+        host.hand_over_held_rows();
+        outcome.values = position_->state.to_text();
+        outcome.input_tokens = host.input_tokens();
+        outcome.output_tokens = host.output_tokens();
+    } else if (may_answer_later(ready.error().code)) {
+        // The run is begun again, here or elsewhere, and its clients are to look for it there.
+        const base::Error later{base::ErrorCode::unavailable, ready.error().message};
+        lose(later, true);
+        co_return;
+    } else {
+        result.status = storage::RunStatus::error;
+        result.thread_status = storage::ThreadStatus::error;
+        result.error = spec.error();
+        if (ready) {  // it answered wrongly: what was asked is still asked
+            outcome.values = position_->state.to_text();
+            keep_asking(result);
+        }
+    }
+    if (run->roll_back_) {
+        co_await undo(run);
+        if (lost_) {
+            co_return;
+        }
+    }
+    auto actions = queue_.finished(run->row_.id);
+    if (!run->roll_back_) {
+        end_run(run, std::move(result), std::move(outcome));
+    } else if (queue_.is_idle()) {
+        // It stands where it stood, and asks what it asked.
+        pending_.status = thread_.interrupts == "{}" ? storage::ThreadStatus::idle
+                                                     : storage::ThreadStatus::interrupted;
+        write_soon({});
+    }
+    carry_out(actions);
+    if (handing_over_) {
+        release_thread();
+    }
+}
+
+base::Task<base::Status> ThreadSession::load_position(const Run& run) {
+    const auto& graph = run.request_.assistant.graph;
+    if (position_ && graph_ == graph) {
+        co_return base::ok();
+    }
+    if (position_) {  // another assistant's turn on this thread: read it back through its channels
+        const auto written = co_await write_now();
+        if (!written) {
+            co_return written;
+        }
+        thread_.head = position_->seq;
+        position_.reset();
+    }
+    if (thread_.head == storage::kNoSeq) {
+        position_.emplace(graph->channels);
+        graph_ = graph;
+        co_return base::ok();
+    }
+    auto chain = co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
+        [this](auto done) {
+            context_.store.load_chain(thread_.id, storage::kNoSeq, std::move(done));
+        });
+    if (!chain) {
+        co_return std::move(chain).error();
+    }
+    auto position = graph::restore(graph->channels, *chain);
+    if (!position) {
+        co_return std::move(position).error();
+    }
+    position_.emplace(std::move(*position));
+    graph_ = graph;
+    if (!position_->next.empty()) {
+        tool_calls_seq_ = position_->seq;
+    }
+    co_return base::ok();
+}
+
+void ThreadSession::keep_asking(graph::RunResult& result) const {
+    auto interrupts = base::parse_stored_json(thread_.interrupts);
+    if (!interrupts || interrupts->empty()) {
+        return;
+    }
+    result.thread_status = storage::ThreadStatus::interrupted;
+    result.interrupts = std::move(*interrupts);
+}
+
+base::Task<base::Status> ThreadSession::replay_log(Run& run) {
+    auto events =
+        co_await read_run_events(context_.store, context_.catalog, thread_.id, run.row_.id);
+    if (!events) {
+        co_return std::move(events).error();
+    }
+    if (lost_) {
+        co_return *lost_;
+    }
+    for (auto& each : logged_events(run.row_.id, std::move(events->events))) {
+        run.log_.append(std::move(each));
+    }
+    if (run.row_.attempt > 1) {
+        const EventId id{static_cast<std::uint64_t>(position_->seq + 1), run.event_attempt(), 0};
+        run.log_.append({id, std::nullopt, run_metadata(run.row_.id, run.row_.attempt)});
+    }
+    co_return base::ok();
+}
+
+base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
+    const auto& request = run.request_;
+    graph::RunSpec spec;
+    spec.thread_id = thread_.id;
+    spec.run_id = run.row_.id;
+    spec.assistant_id = request.assistant.id;
+    // The runner sees by position.run_id whether the input was applied before a crash.
+    spec.input = request.input;
+    spec.configurable = request.configurable;
+    spec.metadata = request.metadata;
+    spec.interrupt_before = request.interrupt_before;
+    spec.interrupt_after = request.interrupt_after;
+    spec.recursion_limit = request.recursion_limit;
+    spec.attempt = run.row_.attempt;
+    spec.deadline = base::system_clock().now() + request.time_max;
+    if (request.resume && position_->run_id != run.row_.id) {
+        auto answers = address_resume(*request.resume, thread_.interrupts);
+        if (!answers) {
+            return std::move(answers).error();
+        }
+        spec.resume = std::move(*answers);
+    }
+    return spec;
+}
+
+base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
+    const auto self = shared_from_this();
+    if (!run->request_.stream_modes.empty()) {
+        auto events =
+            co_await read_run_events(context_.store, context_.catalog, thread_.id, run->row_.id);
+        if (lost_) {
+            co_return;
+        }
+        if (!events && may_answer_later(events.error().code)) {
+            const base::Error later{base::ErrorCode::unavailable, events.error().message};
+            lose(later, true);
+            co_return;
+        }
+        if (events) {
+            for (auto& each : logged_events(run->row_.id, std::move(events->events))) {
+                run->log_.append(std::move(each));
+            }
+        }
+    }
+    graph::RunResult result;
+    result.status = storage::RunStatus::error;
+    result.thread_status = storage::ThreadStatus::error;
+    result.error = std::move(error);
+    end_run(run, std::move(result), RunOutcome{});
+}
+
+}  // namespace heddle::scheduler

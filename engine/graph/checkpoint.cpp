@@ -6,6 +6,7 @@
 #include "engine/base/clock.hpp"
 #include "engine/graph/row_events.hpp"
 #include "engine/graph/superstep.hpp"
+#include "engine/storage/state_rows.hpp"
 
 namespace heddle::graph {
 namespace {
@@ -167,26 +168,55 @@ Result<CheckpointHead> parse_head(const storage::JournalRow& row) {
 
 Result<Position> restore(std::shared_ptr<const Channels> channels,
                          const std::vector<storage::JournalRow>& chain) {
-    Position position{std::move(channels)};
     if (chain.empty()) {
-        return position;
+        return Position{std::move(channels)};
     }
-    if (chain.back().base != chain.front().seq || chain.front().base != chain.front().seq) {
+    if (chain.front().base != chain.front().seq) {
         return Error{ErrorCode::internal, "a checkpoint's chain does not begin with its snapshot"};
     }
     for (std::size_t i = 0; i < chain.size(); ++i) {
         if (chain[i].seq != chain.front().seq + static_cast<storage::Seq>(i)) {
             return Error{ErrorCode::internal, "a checkpoint's chain has a gap"};
         }
-        auto status = position.state.replay(chain[i].data);
+    }
+    return restore_newest(std::move(channels), storage::gather(chain));
+}
+
+Result<State> restore_state(std::shared_ptr<const Channels> channels,
+                            const storage::StateRows& rows) {
+    if (rows.newest.base != rows.first) {
+        return Error{ErrorCode::internal, "a checkpoint's chain does not begin with its snapshot"};
+    }
+    if (rows.newest.seq - rows.first + 1 != static_cast<storage::Seq>(rows.ends.size())) {
+        return Error{ErrorCode::internal, "a checkpoint's chain has a gap"};
+    }
+    State state{std::move(channels)};
+    std::size_t from = 0;
+    for (const auto end : rows.ends) {
+        auto status = state.replay(std::string_view{rows.data}.substr(from, end - from));
         if (!status) {
             return std::move(status).error();
         }
-        if (i > 0) {
-            position.bytes_since_base += state_part(chain[i].data).size();
-        }
+        from = end;
     }
-    const auto& last = chain.back();
+    return state;
+}
+
+Result<Position> restore_newest(std::shared_ptr<const Channels> channels,
+                                const storage::StateRows& rows) {
+    auto state = restore_state(channels, rows);
+    if (!state) {
+        return std::move(state).error();
+    }
+    Position position{std::move(channels)};
+    position.state = std::move(*state);
+    std::size_t from = 0;
+    for (const auto end : rows.ends) {
+        const auto bytes = state_part(std::string_view{rows.data}.substr(from, end - from)).size();
+        (from == 0 ? position.base_bytes : position.bytes_since_base) += bytes;
+        from = end;
+    }
+    const auto& last = rows.newest;
     auto head = parse_head(last);
     if (!head) {
         return std::move(head).error();
@@ -194,7 +224,6 @@ Result<Position> restore(std::shared_ptr<const Channels> channels,
     position.seq = last.seq;
     position.tip = last.seq;
     position.base = last.base;
-    position.base_bytes = state_part(chain.front().data).size();
     position.checkpoint_id = last.checkpoint_id;
     position.run_id = last.run_id;
     position.step = last.step;

@@ -55,6 +55,12 @@ struct Position {
 /// @return internal if the rows are broken or do not fit the graph any more
 base::Result<Position> restore(std::shared_ptr<const Channels> channels,
                                const std::vector<storage::JournalRow>& chain);
+/// The same from Store::load_newest().
+base::Result<Position> restore_newest(std::shared_ptr<const Channels> channels,
+                                      const storage::StateRows& rows);
+/// The state alone. @return internal if the rows are broken
+base::Result<State> restore_state(std::shared_ptr<const Channels> channels,
+                                  const storage::StateRows& rows);
 
 /// JournalRow::head, decoded: all that history needs besides values.
 struct CheckpointHead {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "engine/storage/state_rows.hpp"
+
 namespace heddle::scheduler {
 namespace {
 
@@ -10,16 +12,24 @@ constexpr std::int32_t kRowsMax = 1000;  // of one listing
 
 using Rows = std::vector<storage::JournalRow>;
 
+using NewestRows = base::Result<std::optional<storage::StateRows>>;
+
 base::Task<base::Result<Rows>> load_rows(storage::Store& store,
                                          base::ThreadId thread,
-                                         std::optional<base::CheckpointId> checkpoint) {
-    co_return co_await base::from_callback<base::Result<Rows>>([&](auto done) {
-        if (checkpoint) {
-            store.load_chain_of(thread, *checkpoint, std::move(done));
-        } else {
-            store.load_chain(thread, storage::kNoSeq, std::move(done));
-        }
-    });
+                                         base::CheckpointId checkpoint) {
+    co_return co_await base::from_callback<base::Result<Rows>>(
+        [&](auto done) { store.load_chain_of(thread, checkpoint, std::move(done)); });
+}
+
+base::Task<NewestRows> load_state_rows(storage::Store& store,
+                                       base::ThreadId thread,
+                                       std::optional<base::CheckpointId> checkpoint) {
+    if (checkpoint) {
+        const auto chain = co_await load_rows(store, thread, *checkpoint);
+        co_return storage::gather(chain);
+    }
+    co_return co_await base::from_callback<NewestRows>(
+        [&](auto done) { store.load_newest(thread, std::move(done)); });
 }
 
 base::Task<base::Result<Rows>> list_rows(storage::Store& store,
@@ -120,41 +130,42 @@ base::Task<base::Result<std::optional<StateAt>>> read_state(
     const Catalog& catalog,
     base::ThreadId thread,
     std::optional<base::CheckpointId> checkpoint) {
-    auto chain = co_await load_rows(store, thread, checkpoint);
-    if (!chain) {
-        co_return std::move(chain).error();
+    auto rows = co_await load_state_rows(store, thread, checkpoint);
+    if (!rows) {
+        co_return std::move(rows).error();
     }
-    if (chain->empty()) {
+    if (!*rows) {
         co_return std::optional<StateAt>{};
     }
-    auto at = describe(chain->back());
+    auto at = describe((*rows)->newest);
     if (!at) {
         co_return std::move(at).error();
     }
+    const auto channels = channels_of(at->head, catalog);
+    if (!channels) {
+        co_return channels.error();
+    }
+    const auto values = graph::restore_state(*channels, **rows);
+    if (!values) {
+        co_return values.error();
+    }
+    at->values = values->to_text();
+    at->parent_checkpoint = (*rows)->parent;
     std::vector<StateAt> wanted;
     wanted.push_back(std::move(*at));
-    const auto filled = fill_values(*chain, catalog, wanted);
-    if (!filled) {
-        co_return filled.error();
-    }
     const auto shown = co_await load_interrupts(store, thread, wanted);
     if (!shown) {
         co_return shown.error();
     }
     auto& state = wanted.front();
     const auto parent = state.row.parent;
-    if (parent != storage::kNoSeq) {
-        if (parent >= chain->front().seq) {
-            const auto index = static_cast<std::size_t>(parent - chain->front().seq);
-            state.parent_checkpoint = (*chain)[index].checkpoint_id;
-        } else {
-            auto rows = co_await list_rows(store, thread, parent + 1, 1);
-            if (!rows) {
-                co_return std::move(rows).error();
-            }
-            if (!rows->empty()) {
-                state.parent_checkpoint = rows->front().checkpoint_id;
-            }
+    if (parent != storage::kNoSeq && state.parent_checkpoint.is_nil()) {
+        auto found = co_await list_rows(store, thread, parent + 1, 1);
+        if (!found) {
+            co_return std::move(found).error();
+        }
+        if (!found->empty()) {
+            state.parent_checkpoint = found->front().checkpoint_id;
         }
     }
     co_return std::optional<StateAt>{std::move(state)};
@@ -168,7 +179,7 @@ base::Task<base::Result<std::vector<StateAt>>> read_history(
     std::int32_t limit) {
     storage::Seq before_seq = storage::kNoSeq;
     if (before) {
-        auto chain = co_await load_rows(store, thread, before);
+        auto chain = co_await load_rows(store, thread, *before);
         if (!chain) {
             co_return std::move(chain).error();
         }

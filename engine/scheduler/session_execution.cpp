@@ -115,14 +115,13 @@ base::Task<base::Status> ThreadSession::load_position(const Run& run) {
         graph_ = graph;
         co_return base::ok();
     }
-    auto chain = co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
-        [this](auto done) {
-            context_.store.load_chain(thread_.id, storage::kNoSeq, std::move(done));
-        });
-    if (!chain) {
-        co_return std::move(chain).error();
+    const auto rows = co_await base::from_callback<base::Result<std::optional<storage::StateRows>>>(
+        [this](auto done) { context_.store.load_newest(thread_.id, std::move(done)); });
+    if (!rows) {
+        co_return rows.error();
     }
-    auto position = graph::restore(graph->channels, *chain);
+    auto position =
+        *rows ? graph::restore_newest(graph->channels, **rows) : graph::Position{graph->channels};
     if (!position) {
         co_return std::move(position).error();
     }

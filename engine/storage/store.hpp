@@ -102,6 +102,15 @@ struct JournalRow {
     std::int64_t created_at_us = 0;
 };
 
+/// What the state at a thread's newest row is built from.
+struct StateRows {
+    JournalRow newest;    ///< its data is empty
+    CheckpointId parent;  ///< of the row newest.parent; may be nil if that is not in the chain
+    Seq first = 0;        ///< the chain's oldest row
+    std::string data;     ///< of the rows first..newest.seq, one behind the other
+    std::vector<std::size_t> ends{};  ///< where each row's ends in it, ascending
+};
+
 struct RunUpdate {
     RunId id;
     RunStatus status = RunStatus::running;
@@ -332,6 +341,10 @@ public:
     virtual void load_chain(ThreadId thread,
                             Seq at,
                             Completion<Result<std::vector<JournalRow>>> done) = 0;
+    /// The chain of the thread's head in a form that costs little however long it is.
+    /// @return nullopt inside if the thread has no checkpoint; not_found if there is no such thread
+    virtual void load_newest(ThreadId thread,
+                             Completion<Result<std::optional<StateRows>>> done) = 0;
     /// As load_chain, by checkpoint.
     virtual void load_chain_of(ThreadId thread,
                                CheckpointId checkpoint,

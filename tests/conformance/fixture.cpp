@@ -68,6 +68,10 @@ Result<std::vector<JournalRow>> Engine::chain(const base::ThreadId& thread, stor
     return call<Result<std::vector<JournalRow>>>(
         [&](auto done) { store_->load_chain(thread, at, std::move(done)); });
 }
+Result<std::optional<storage::StateRows>> Engine::newest(const base::ThreadId& thread) {
+    return call<Result<std::optional<storage::StateRows>>>(
+        [&](auto done) { store_->load_newest(thread, std::move(done)); });
+}
 Result<std::vector<JournalRow>> Engine::chain_of(const base::ThreadId& thread,
                                                  const base::CheckpointId& checkpoint) {
     return call<Result<std::vector<JournalRow>>>(

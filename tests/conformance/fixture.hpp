@@ -61,6 +61,7 @@ public:
     base::Result<storage::ThreadRow> thread(const base::ThreadId& thread);
     base::Result<std::vector<JournalRow>> chain(const base::ThreadId& thread,
                                                 storage::Seq at = storage::kNoSeq);
+    base::Result<std::optional<storage::StateRows>> newest(const base::ThreadId& thread);
     base::Result<std::vector<JournalRow>> chain_of(const base::ThreadId& thread,
                                                    const base::CheckpointId& checkpoint);
     base::Result<std::vector<JournalRow>> journal(const base::ThreadId& thread,

@@ -37,6 +37,46 @@ TEST_P(ReadTest, AChainBeginsWithItsSnapshot) {
               ErrorCode::not_found);
 }
 
+TEST_P(ReadTest, TheNewestChainIsReadInOnePiece) {
+    auto engine = open_engine();
+    const auto thread = new_thread_id();
+    const auto claimed = engine->claim(thread);
+    EXPECT_EQ(code_of(engine->newest(new_thread_id())), ErrorCode::not_found);
+    EXPECT_EQ(*engine->newest(thread), std::nullopt);
+    // Text, an empty row, and then what is no text at all.
+    for (const auto& text :
+         {std::string{"gr\xc3\xbc\xc3\x9f\n\\x00"}, std::string{}, std::string{"\0\xff", 2}}) {
+        const auto head = engine->thread(thread)->head;
+        auto write = make_write(claimed);
+        for (Seq seq = head + 1; seq < head + 4; ++seq) {
+            write.journal.push_back(make_row(seq, head < 2 ? 0 : 2));
+            write.journal.back().data = text + (text.empty() ? "" : std::to_string(seq));
+        }
+        ASSERT_TRUE(engine->write(write));
+        const auto chain = engine->chain(thread);
+        const auto found = engine->newest(thread);
+        ASSERT_TRUE(found) << found.error().message;
+        ASSERT_TRUE(*found);
+        const auto& rows = **found;
+        const auto& last = chain->back();
+        EXPECT_EQ(rows.newest.seq, last.seq);
+        EXPECT_EQ(rows.newest.base, rows.first);
+        EXPECT_EQ(rows.newest.head, last.head);
+        EXPECT_EQ(rows.newest.checkpoint_id, last.checkpoint_id);
+        EXPECT_EQ(rows.newest.run_id, last.run_id);
+        EXPECT_EQ(rows.newest.step, last.step);
+        EXPECT_TRUE(rows.newest.data.empty());
+        EXPECT_EQ(rows.first, chain->front().seq);
+        EXPECT_EQ(rows.parent, (*chain)[chain->size() - 2].checkpoint_id);
+        ASSERT_EQ(rows.ends.size(), chain->size());
+        std::size_t from = 0;
+        for (std::size_t i = 0; i < chain->size(); ++i) {
+            EXPECT_EQ(rows.data.substr(from, rows.ends[i] - from), (*chain)[i].data);
+            from = rows.ends[i];
+        }
+    }
+}
+
 TEST_P(ReadTest, AForkIsALineOfItsOwn) {
     auto engine = open_engine();
     const auto thread = new_thread_id();

@@ -427,6 +427,13 @@ public:
             wire->inner().load_chain(thread, at, with_faults(*wire, std::move(answer)));
         });
     }
+    void load_newest(ThreadId thread,
+                     Completion<Result<std::optional<storage::StateRows>>> done) override {
+        wire_->read<std::optional<storage::StateRows>>(
+            std::move(done), [wire = wire_, thread](auto answer) {
+                wire->inner().load_newest(thread, std::move(answer));
+            });
+    }
     void load_chain_of(ThreadId thread,
                        storage::CheckpointId checkpoint,
                        Completion<Result<Rows>> done) override {

@@ -5,6 +5,7 @@
 
 #include "engine/storage/checks.hpp"
 #include "engine/storage/memory/memory_database.hpp"
+#include "engine/storage/state_rows.hpp"
 
 namespace heddle::storage {
 namespace {
@@ -107,6 +108,9 @@ public:
                     Seq at,
                     Completion<Result<std::vector<JournalRow>>> done) override {
         done(database_.load_chain(thread, at));
+    }
+    void load_newest(ThreadId thread, Completion<Result<std::optional<StateRows>>> done) override {
+        done(gather(database_.load_chain(thread, kNoSeq)));
     }
     void load_chain_of(ThreadId thread,
                        CheckpointId checkpoint,

@@ -193,6 +193,11 @@ public:
                 return postgres::load_chain(connection, thread, at, deadline);
             });
     }
+    void load_newest(ThreadId thread, Completion<Result<std::optional<StateRows>>> done) override {
+        run(readers_, std::move(done), [thread](Connection& connection, base::Instant deadline) {
+            return postgres::load_newest(connection, thread, deadline);
+        });
+    }
     void load_chain_of(ThreadId thread,
                        CheckpointId checkpoint,
                        Completion<Result<std::vector<JournalRow>>> done) override {

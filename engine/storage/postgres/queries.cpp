@@ -1,11 +1,13 @@
 #include "engine/storage/postgres/queries.hpp"
 
+#include <charconv>
 #include <chrono>
 #include <limits>
 
 #include "engine/observe/log.hpp"
 #include "engine/storage/postgres/rows.hpp"
 #include "engine/storage/postgres/statements.hpp"
+#include "engine/storage/state_rows.hpp"
 
 namespace heddle::storage::postgres {
 namespace {
@@ -47,6 +49,43 @@ Result<std::vector<JournalRow>> read_chain(const pqxx::result& rows, bool is_of_
         chain.back().data = read_bytea(row[kJournalColumns]);
     }
     return chain;
+}
+
+Result<std::optional<StateRows>> read_newest(const pqxx::result& rows) {
+    if (rows.empty()) {
+        return not_found("thread");
+    }
+    const auto& row = rows[0];
+    if (row[0].is_null()) {
+        return std::optional<StateRows>{};
+    }
+    constexpr int kParent = kJournalColumns;
+    constexpr int kData = kJournalColumns + 1;
+    constexpr int kSizes = kJournalColumns + 2;
+    StateRows found;
+    found.newest = read_journal(row);
+    found.first = found.newest.base;
+    found.parent = CheckpointId{read_uuid(row[kParent])};
+    found.data = read_text(row[kData]);
+    const auto sizes = row[kSizes];
+    const char* at = sizes.c_str();
+    const char* const end = at + sizes.size();
+    std::size_t total = 0;
+    while (at != end) {
+        ++at;  // the brace or comma before it
+        std::size_t size = 0;
+        const auto read = std::from_chars(at, end, size);
+        if (read.ec != std::errc{}) {
+            break;
+        }
+        total += size;
+        found.ends.push_back(total);
+        at = read.ptr;
+    }
+    if (total != found.data.size()) {
+        return error_of(Fate::internal);
+    }
+    return std::optional<StateRows>{std::move(found)};
 }
 
 // The conditions of a filter as text and their values as parameters, in the same order.
@@ -181,6 +220,21 @@ Answer<std::vector<JournalRow>> load_chain(Connection& connection,
     return answer<std::vector<JournalRow>>(
         connection.execute(kLoadChain, Parameters{}.add(thread).add(at), deadline),
         [at](const pqxx::result& rows) { return read_chain(rows, at == kNoSeq); });
+}
+
+Answer<std::optional<StateRows>> load_newest(Connection& connection,
+                                             const ThreadId& thread,
+                                             base::Instant deadline) {
+    auto executed = connection.execute(kLoadNewest, Parameters{}.add(thread), deadline);
+    if (executed.fate == Fate::bad_data) {
+        // Not all of it is text, or it is too much for one value.
+        auto chain = load_chain(connection, thread, kNoSeq, deadline);
+        if (!chain) {
+            return std::nullopt;
+        }
+        return gather(*chain);
+    }
+    return answer<std::optional<StateRows>>(std::move(executed), read_newest);
 }
 
 Answer<std::vector<JournalRow>> load_chain_of(Connection& connection,

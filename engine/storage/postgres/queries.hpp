@@ -32,6 +32,9 @@ Answer<std::vector<JournalRow>> load_chain(Connection& connection,
                                            const ThreadId& thread,
                                            Seq at,
                                            base::Instant deadline);
+Answer<std::optional<StateRows>> load_newest(Connection& connection,
+                                             const ThreadId& thread,
+                                             base::Instant deadline);
 Answer<std::vector<JournalRow>> load_chain_of(Connection& connection,
                                               const ThreadId& thread,
                                               const CheckpointId& checkpoint,

@@ -40,6 +40,7 @@ extern const Statement kClaimKey;
 extern const Statement kDeleteExpiredKeys;
 extern const Statement kLoadThread;
 extern const Statement kLoadChain;
+extern const Statement kLoadNewest;
 extern const Statement kLoadChainOf;
 extern const Statement kListJournal;
 extern const Statement kLoadCalls;

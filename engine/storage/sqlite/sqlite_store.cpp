@@ -10,6 +10,7 @@
 #include "engine/storage/sqlite/schema.hpp"
 #include "engine/storage/sqlite/turn.hpp"
 #include "engine/storage/sqlite/writer.hpp"
+#include "engine/storage/state_rows.hpp"
 
 namespace heddle::storage {
 namespace {
@@ -133,6 +134,11 @@ public:
                     Completion<Result<std::vector<JournalRow>>> done) override {
         read(std::move(done), [thread, at](Connection& connection) {
             return sqlite::load_chain(connection, thread, at);
+        });
+    }
+    void load_newest(ThreadId thread, Completion<Result<std::optional<StateRows>>> done) override {
+        read(std::move(done), [thread](Connection& connection) {
+            return gather(sqlite::load_chain(connection, thread, kNoSeq));
         });
     }
     void load_chain_of(ThreadId thread,

@@ -99,7 +99,8 @@ def check_shape(path, lines):
             yield f"{path}:{number}: tab or trailing blank"
         # a definition starts in column 0 and ends with a brace in column 0 (clang-format)
         if re.match(r"^[A-Za-z~].*[({,]$", line) and not re.match(
-                r"^(namespace|class|struct|enum|union|extern|template|using)\b", line):
+                r"^(namespace|class|struct|enum|union|extern|template|using)\b|^const \S+ \w+{$",
+                line):
             start = start or number
         elif line.startswith("}") and start:
             if number - start + 1 > FUNCTION_MAX:

@@ -53,13 +53,11 @@ void append_logged(std::string& out, const scheduler::LoggedEvent& event) {
 // The event that says how a run ended comes after all that it did, and after all that its reader
 // has had: events of supersteps that no attempt made durable are ahead of what is left.
 EventId end_id(const EventId& last, const std::optional<EventId>& after) {
-    const auto rows = std::max(last.rows, after ? after->rows : 0);
-    return {rows, EventId::kAttemptMax, 1};
+    return EventId::of_failure(std::max(last.rows, after ? after->rows : 0));
 }
 
-// Nothing else has an id with that attempt.
 bool has_had_end(const std::optional<EventId>& after) {
-    return after && after->attempt == EventId::kAttemptMax;
+    return after && after->is_of_end();
 }
 
 // No modes: all of them.
@@ -242,7 +240,7 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
 base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, StreamPlan plan) {
     // Tokens are gone; what each superstep came to is not.
     auto& shard = scheduler_.of(row.thread_id);
-    const auto loaded = co_await shard.load_run_events(row.thread_id, row.id);
+    const auto loaded = co_await shard.load_run_events(row);
     if (!loaded) {
         co_return loaded.error();
     }
@@ -260,12 +258,18 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
         append_event(tail, "error", failure_json(pruned), end);
     } else if (scheduler::has_failed(row) && !told) {
         append_event(tail, "error", stored_failure_json(row.error), end);
-    } else if (events->empty() && !told && wants(plan.modes, StreamMode::values)) {
+    } else if (events->empty() && loaded->stop.empty() && !told &&
+               wants(plan.modes, StreamMode::values)) {
         const auto outcome = co_await shard.load_outcome(row);
         if (!outcome) {
             co_return outcome.error();
         }
         append_event(tail, "values", outcome_values(*outcome), end);
+    }
+    for (const auto& event : loaded->stop) {
+        if (!has_gap && wants(plan.modes, event.mode) && (!plan.after || *plan.after < event.id)) {
+            append_logged(tail, event);
+        }
     }
     auto head = stream_head(row, plan.stateless);
     if (!plan.after) {

@@ -50,7 +50,6 @@ private:
     [[nodiscard]] Status may_go_on() const;
     void emit_values();
     /// @param interrupts  text of a list; empty at a breakpoint
-    void emit_stop(const std::string& interrupts);
     /// Some task asks something: the superstep is not over.
     void stop_asking(const std::vector<PlannedTask>& tasks,
                      const std::vector<TaskOutcome>& outcomes);
@@ -162,7 +161,7 @@ Task<Status> Execution::go_on() {
                 co_return std::move(held).error();
             }
             if (*held) {
-                emit_stop("[]");
+                stopped_ = true;
                 co_return base::ok();
             }
         }
@@ -174,7 +173,7 @@ Task<Status> Execution::go_on() {
             co_return base::ok();
         }
         if (position_.paused) {
-            emit_stop("[]");
+            stopped_ = true;
             co_return base::ok();
         }
     }
@@ -279,27 +278,14 @@ void Execution::emit_values() {
     host_.emit(StreamEvent{StreamMode::values, position_.state.to_text()});
 }
 
-void Execution::emit_stop(const std::string& interrupts) {
-    stopped_ = true;
-    for (const auto mode : {StreamMode::updates, StreamMode::values}) {
-        if (host_.wants(mode)) {
-            host_.emit(StreamEvent{mode, R"({"__interrupt__":)" + interrupts + '}'});
-        }
-    }
-}
-
 void Execution::stop_asking(const std::vector<PlannedTask>& tasks,
                             const std::vector<TaskOutcome>& outcomes) {
-    Json all = Json::array();
     for (std::size_t i = 0; i < tasks.size(); ++i) {
-        if (outcomes[i].interrupts.empty()) {
-            continue;
+        if (!outcomes[i].interrupts.empty()) {
+            asked_[tasks[i].id_text] = to_json(outcomes[i].interrupts);
         }
-        auto asked = to_json(outcomes[i].interrupts);
-        all.insert(all.end(), asked.begin(), asked.end());
-        asked_[tasks[i].id_text] = std::move(asked);
     }
-    emit_stop(base::dump_json(all));
+    stopped_ = true;
 }
 
 RunResult Execution::succeeded() const {
@@ -308,6 +294,7 @@ RunResult Execution::succeeded() const {
         return result;
     }
     result.thread_status = storage::ThreadStatus::interrupted;
+    result.stop = flatten_interrupts(asked_);
     if (!asked_.empty()) {
         result.status = storage::RunStatus::interrupted;
         result.interrupts = asked_;
@@ -343,6 +330,14 @@ Task<RunResult> run_graph(const Graph& graph, RunSpec spec, Position& position, 
     Execution execution{graph, std::move(spec), position, host};
     auto result = co_await execution.run();
     co_return result;
+}
+
+Json flatten_interrupts(const Json& interrupts) {
+    auto all = Json::array();
+    for (const auto& asked : interrupts) {
+        all.insert(all.end(), asked.begin(), asked.end());
+    }
+    return all;
 }
 
 }  // namespace heddle::graph

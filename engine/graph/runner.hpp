@@ -134,7 +134,13 @@ struct RunResult {
     base::Error error;  ///< when status is error, timeout or interrupted
     /// As Thread.interrupts: after a breakpoint, or what is asked.
     base::Json interrupts = base::Json::object();
+    /// It stopped before its end: what `__interrupt__` says in the stream, a JSON array; [] for a
+    /// breakpoint.
+    std::optional<base::Json> stop;
 };
+
+/// RunResult::stop of a run that asks what is in Thread.interrupts.
+base::Json flatten_interrupts(const base::Json& interrupts);
 
 /// Runs the graph from `position` until its end, a breakpoint, an error or a cancel. `position` is
 /// moved on with every checkpoint and always equals the last row handed to the host. Checkpoints

@@ -25,6 +25,14 @@ struct EventId {
 
     auto operator<=>(const EventId&) const = default;
 
+    /// What comes after everything that the run did, whoever tells it: how it ended.
+    static EventId of_failure(std::uint64_t rows) noexcept { return {rows, kAttemptMax, 1}; }
+    /// That it stopped to be told something: in `updates`, then in `values`.
+    static EventId of_stop(std::uint64_t rows, bool in_values) noexcept {
+        return {rows, kAttemptMax, in_values ? 3U : 2U};
+    }
+    [[nodiscard]] bool is_of_end() const noexcept { return attempt == kAttemptMax; }
+
     /// One decimal number that ascends as the id does. Below 2^53 up to four million rows.
     [[nodiscard]] std::string to_string() const;
     /// @return nothing if `text` is no such number, as LangGraph's "-1" for the beginning

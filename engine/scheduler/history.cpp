@@ -346,6 +346,16 @@ base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(sto
     co_return std::optional<storage::JournalRow>{};
 }
 
+base::Task<base::Result<storage::Seq>> find_seq_of(storage::Store& store,
+                                                   base::ThreadId thread,
+                                                   base::CheckpointId checkpoint) {
+    const auto chain = co_await load_rows(store, thread, checkpoint);
+    if (!chain) {
+        co_return chain.error();
+    }
+    co_return chain->back().seq;
+}
+
 base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
                                                        base::ThreadId thread,
                                                        base::RunId run) {
@@ -394,6 +404,8 @@ base::Task<base::Result<RunEvents>> read_run_events(storage::Store& store,
     if (!channels) {
         co_return channels.error();
     }
+    read.newest = (*newest)->seq;
+    read.has_next = !head->next.empty();
     // A run's rows may lie in several chains, when snapshots were made meanwhile.
     auto at = (*newest)->seq;
     Rows read_last;

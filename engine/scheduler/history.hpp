@@ -53,6 +53,11 @@ base::Task<base::Result<std::optional<storage::JournalRow>>> find_newest_row(sto
                                                                              base::ThreadId thread,
                                                                              base::RunId run);
 
+/// @return not_found  no such checkpoint, or it was pruned
+base::Task<base::Result<storage::Seq>> find_seq_of(storage::Store& store,
+                                                   base::ThreadId thread,
+                                                   base::CheckpointId checkpoint);
+
 /// The newest row before those of `run`, which is the thread's newest run; kNoSeq if there is none.
 base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
                                                        base::ThreadId thread,
@@ -62,6 +67,8 @@ struct RunEvents {
     std::vector<graph::RowEvent> events;
     /// Rows of the run below this one may have been pruned; unset: it is all there.
     std::optional<storage::Seq> cut_at;
+    storage::Seq newest = storage::kNoSeq;  ///< row of the run, if it made one
+    bool has_next = false;                  ///< nodes were to follow that row
 };
 /// The events of all supersteps of `run` that are on disk, in order.
 /// @return as read_state()

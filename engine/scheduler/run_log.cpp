@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "engine/base/assert.hpp"
+#include "engine/base/json.hpp"
 
 namespace heddle::scheduler {
 
@@ -34,6 +35,19 @@ std::vector<LoggedEvent> logged_events(const base::RunId& run,
         logged.push_back({id, each.event.mode, std::move(each.event.data)});
     }
     return logged;
+}
+
+std::vector<LoggedEvent> stop_events(std::uint64_t rows,
+                                     const std::vector<graph::StreamMode>& modes,
+                                     const base::Json& stop) {
+    std::vector<LoggedEvent> events;
+    for (const auto mode : {graph::StreamMode::updates, graph::StreamMode::values}) {
+        if (std::find(modes.begin(), modes.end(), mode) != modes.end()) {
+            const auto id = EventId::of_stop(rows, mode == graph::StreamMode::values);
+            events.push_back({id, mode, base::dump_json(base::Json{{"__interrupt__", stop}})});
+        }
+    }
+    return events;
 }
 
 void RunLog::append(LoggedEvent event) {

@@ -27,6 +27,13 @@ EventId event_id_of(const graph::RowEvent& event) noexcept;
 /// announced before the first of it.
 std::vector<LoggedEvent> logged_events(const base::RunId& run, std::vector<graph::RowEvent> events);
 
+/// What a run's stream says of its having stopped, in those of `modes` that say it.
+/// @param rows  of the thread, where it stopped
+/// @param stop  as graph::RunResult
+std::vector<LoggedEvent> stop_events(std::uint64_t rows,
+                                     const std::vector<graph::StreamMode>& modes,
+                                     const base::Json& stop);
+
 /// Payload of a metadata event: {"run_id", "attempt"}.
 std::string run_metadata(const base::RunId& run, std::int32_t attempt);
 

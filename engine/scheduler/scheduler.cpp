@@ -4,6 +4,7 @@
 
 #include "engine/graph/checkpoint.hpp"
 #include "engine/scheduler/history.hpp"
+#include "engine/scheduler/run_kwargs.hpp"
 #include "engine/scheduler/sessions.hpp"
 
 namespace heddle::scheduler {
@@ -320,17 +321,37 @@ base::Task<base::Result<RunOutcome>> ShardScheduler::load_outcome(storage::RunRo
     co_return outcome;
 }
 
-base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(base::ThreadId thread,
-                                                                       base::RunId run) {
+base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(storage::RunRow row) {
     const auto& context = sessions_->context();
-    auto read = co_await read_run_events(context.store, context.catalog, thread, run);
+    auto read = co_await read_run_events(context.store, context.catalog, row.thread_id, row.id);
     if (!read) {
         co_return std::move(read).error();
     }
     LoadedEvents loaded;
-    loaded.events = logged_events(run, std::move(read->events));
+    loaded.events = logged_events(row.id, std::move(read->events));
     if (read->cut_at) {
         loaded.cut_at = EventId{static_cast<std::uint64_t>(*read->cut_at), 0, 0};
+    }
+    std::optional<base::Json> stop;
+    if (const auto asked = find_asked(row)) {
+        stop = graph::flatten_interrupts(asked->interrupts);
+    } else if (row.status == storage::RunStatus::success && read->has_next) {
+        stop = base::Json::array();
+    }
+    if (stop) {
+        const auto request = decode_run(row, context.catalog);
+        if (!request) {
+            co_return request.error();
+        }
+        auto newest = read->newest;
+        if (const auto asked = find_asked(row); asked && newest == storage::kNoSeq) {
+            // It asked again what an earlier run had asked, and made no step of its own.
+            const auto stood =
+                co_await find_seq_of(context.store, row.thread_id, asked->checkpoint);
+            newest = stood ? *stood : newest;
+        }
+        loaded.stop =
+            stop_events(static_cast<std::uint64_t>(newest + 1), request->stream_modes, *stop);
     }
     co_return loaded;
 }

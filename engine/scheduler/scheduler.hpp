@@ -44,6 +44,7 @@ struct LoadedEvents {
     std::vector<LoggedEvent> events;
     /// Those up to here may have been pruned with their checkpoints; unset: it is all there.
     std::optional<EventId> cut_at;
+    std::vector<LoggedEvent> stop;  ///< that it stopped to be told something
 };
 
 class ThreadSession;
@@ -116,8 +117,8 @@ public:
     /// made none; for one that asks, those of the checkpoint where it stopped.
     /// @return not_found  also: they were pruned
     base::Task<base::Result<RunOutcome>> load_outcome(storage::RunRow row);
-    /// The events of a run's supersteps, in order; none if its stream modes were none.
-    base::Task<base::Result<LoadedEvents>> load_run_events(base::ThreadId thread, base::RunId run);
+    /// The events of an ended run's supersteps, in order; none if its stream modes were none.
+    base::Task<base::Result<LoadedEvents>> load_run_events(storage::RunRow row);
 
     // ---- retention (called by Sweeper)
 

@@ -353,11 +353,23 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
         pending_.status = result.thread_status;
     }
     pending_.interrupts = thread_.interrupts;
-    write_soon([self = shared_from_this(), run,
+    const bool stops = result.stop && !run->request_.stream_modes.empty();
+    if (stops) {
+        // It has stopped when that is on disk: until then another attempt may ask something else.
+        const auto rows = static_cast<std::uint64_t>(position_->seq + 1);
+        run->log_.add_gate();
+        for (auto& event : stop_events(rows, run->request_.stream_modes, *result.stop)) {
+            run->log_.append(std::move(event));
+        }
+    }
+    write_soon([self = shared_from_this(), run, stops,
                 outcome = std::move(outcome)](const base::Status& written) mutable {
         if (!written) {
             return;
         }  // lose() has failed the run already
+        if (stops) {
+            run->log_.open_gate();
+        }
         self->settle(run, std::move(outcome));
     });
 }

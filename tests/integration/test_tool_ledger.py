@@ -300,8 +300,21 @@ def test_a_stream_tells_of_the_interrupt_and_is_resumed_by_its_id(tools):
             assert "error" not in [event.name for event in events]
             ids = [int(event.id) for event in events]
             assert ids == sorted(set(ids))
-            tools.server.release()
+            # Who comes later, to engines that know the run from the store alone, is told the same.
             victim.start()
+            for engine in tools.cluster.engines:
+                engine.kill9()
+                engine.start()
+            (run_id,) = [one["run_id"] for one in (await api.get(f"/threads/{thread}/runs")).json]
+            path = f"/threads/{thread}/runs/{run_id}/stream"
+            again = await api.stream("GET", path)
+            assert [(one.id, one.name, one.data) for one in again if "__interrupt__" in one.data] == \
+                [(one.id, one.name, one.data) for one in events if "__interrupt__" in one.data]
+            for place, event in enumerate(events):
+                rest = await api.stream("GET", path, headers={"last-event-id": event.id})
+                assert [one.id for one in rest if "__interrupt__" in one.data] == \
+                    [one.id for one in events[place + 1:] if "__interrupt__" in one.data]
+            tools.server.release()
 
             answer = {**resume({asked[0]["id"]: {"action": "retry"}}),
                       "stream_mode": ["updates", "values"]}

@@ -284,7 +284,10 @@ TEST_F(Retention, TheEventsOfAPrunedRunAreSaidToBeCut) {
     const auto events_of = [&](const RunRequest& of) {
         return engine->on_shard<base::Result<LoadedEvents>>(
             thread_, [&](ShardScheduler& on) -> base::Task<base::Result<LoadedEvents>> {
-                co_return co_await on.load_run_events(thread_, of.run_id);
+                storage::RunRow row;
+                row.thread_id = thread_;
+                row.id = of.run_id;
+                co_return co_await on.load_run_events(row);
             });
     };
     EXPECT_FALSE(events_of(first)->cut_at);

@@ -355,7 +355,9 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
         submit(call);
         return;
     }
-    if (!usable && hops_left) {
+    // It names itself: an engine that died there owned the thread, and this one has its place.
+    const bool names_itself = owner == &channel && call.hop == 1;
+    if ((!usable || names_itself) && hops_left) {
         // The hop makes the same engine wait for the owner's lease to pass.
         submit_to(call, &channel);
         return;

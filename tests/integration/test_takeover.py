@@ -286,6 +286,25 @@ def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
         cluster.check_clean()
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_an_engine_that_is_started_anew_in_its_place_is_waited_for(tmp_path, store):
+    async def body(made):
+        async with connect(made.url) as api:
+            thread = await api.new_thread()
+            for turn in range(1, 4):
+                await api.post(f"/threads/{thread}/runs/wait", run_of("echo", f"turn {turn}"))
+                (engine,) = made.engines
+                engine.kill9()
+                engine.start()
+            # Its lease has not passed yet, and whoever asks the new one is named its own place.
+            answer = (await api.post(f"/threads/{thread}/runs/wait", run_of("echo", "last"))).json
+            assert [text_of(one) for one in answer["messages"][::2]] == [
+                "turn 1", "turn 2", "turn 3", "last"]
+    with slow_cluster(tmp_path, store=store, latency=0.1, engines=1, workers=2) as made:
+        run(body(made))
+        made.check_clean()
+
+
 def test_a_resumable_stream_outlives_every_engine(cluster):
     async def body():
         async with connect(cluster.url) as api:

@@ -133,7 +133,8 @@ class Streams:
         p99 = gaps[int(0.99 * len(gaps))]
         seconds = time.monotonic() - self.begun_at
         print(f"{what}: {self.whole} runs in {seconds:.0f} s, {self.repeated} steps begun again, "
-              f"{self.refused} times 503, gaps: median {statistics.median(gaps):.3f} s, p99 {p99:.3f} s, longest {gaps[-1]:.3f} s")
+              f"{self.refused} times 503, gaps: "
+              f"median {statistics.median(gaps):.3f} s, p99 {p99:.3f} s, longest {gaps[-1]:.3f} s")
         assert p99 < GAP_SECONDS
         assert self.refused <= max(1, REFUSED_MAX * self.whole)
 

@@ -3,15 +3,21 @@ go to the other one, and no worker notices."""
 
 import asyncio
 import contextlib
+import json
 import os
+import random
 import signal
+import subprocess
 import time
 
 import pytest
 
 from api_client import connect, eventually, run_of, text_of
 from clusters import engine_metrics, run, slow_cluster
+from harness import build_folder, new_database, postgres_cluster
 
+KILLS = int(os.environ.get("HEDDLE_KILLS", "3"))
+SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
 MODEL_SECONDS = 2.0
 SLOW_RUNS = 40
 LOAD_TASKS = 12
@@ -252,3 +258,71 @@ def test_both_engines_dead_gives_503_and_all_goes_on_when_they_are_back(cluster)
             await check_finished(api, accepted)
             assert engine_metrics(cluster)["heddle_scheduler_runs_recovered_total"] >= 1
     run(body(), seconds=120)
+
+
+def begin_load(made, requests):
+    """As many runs, each on a thread of its own, 32 at once; wrong answers end it with status 1."""
+    body = {"assistant_id": "chain5", "if_not_exists": "create",
+            "input": {"messages": [{"role": "user", "content": "once"}]}}
+    return subprocess.Popen(
+        [build_folder() / "bench/heddle-load", "--url", made.url + "/threads/{uuid}/runs/wait",
+         "--body", json.dumps(body), "--expect", '"type":"ai"', "--connections", "32",
+         "--requests", str(requests), "--seed", str(SEED), "--json", "-"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+async def strike_until_done(made, load, chance):
+    """Kills one engine after another for as long as the load lasts. Returns how many."""
+    def succeeded(engines):
+        return sum(one.metrics()["heddle_scheduler_runs_succeeded_total"] for one in engines)
+
+    strikes = 0
+    while load.poll() is None:
+        victim = chance.choice(made.engines)
+        others = [one for one in made.engines if one is not victim]
+        wanted = succeeded(others) + chance.randrange(20, 100)
+        victim.kill9()
+        strikes += 1
+
+        async def go_on(others=others, wanted=wanted):
+            return load.poll() is not None or succeeded(others) >= wanted
+        await eventually(go_on, "the others serve on", 20)
+        await asyncio.to_thread(victim.start)
+        # A request that loses engine after engine is given up: what the dead one left is done.
+        wanted = succeeded([victim]) + 400
+
+        async def back(victim=victim, wanted=wanted):
+            return load.poll() is not None or succeeded([victim]) >= wanted
+        await eventually(back, "it serves again", 20)
+    return strikes
+
+
+def test_killed_under_load_every_run_happens_once(tmp_path):
+    """HEDDLE_KILLS (3): how often, about; HEDDLE_SEED makes it happen again."""
+    print(f"HEDDLE_SEED={SEED} HEDDLE_KILLS={KILLS}")
+    url = new_database()
+    requests = 1500 * KILLS
+
+    def ask(statement):
+        return postgres_cluster().ask(statement, database=url.rsplit("/", 1)[1].split("?")[0])
+
+    async def body(made):
+        begun = time.monotonic()
+        load = begin_load(made, requests)
+        try:
+            strikes = await strike_until_done(made, load, random.Random(SEED))
+            told = load.communicate()[0]
+        finally:
+            load.kill()
+        seconds = time.monotonic() - begun
+        assert load.returncode == 0, told[-2000:]
+        print(f"{strikes} kills, {requests} runs, {requests / seconds:.0f} runs/s; {told.strip()}")
+        assert strikes >= KILLS / 2
+        assert ask("SELECT count(*) FROM heddle.threads") == str(requests)
+        assert ask("SELECT status, count(*) FROM heddle.runs GROUP BY 1") == f"2|{requests}"
+        # The input, the state after it, and five steps: once, whoever made them.
+        assert ask("SELECT rows, count(*) FROM (SELECT count(*) AS rows FROM heddle.journal "
+                   "GROUP BY thread_key) t GROUP BY 1") == f"7|{requests}"
+    with slow_cluster(tmp_path, store=url, latency=0.1, engines=3, workers=2) as made:
+        run(body(made), seconds=120 + 6 * KILLS)
+        made.check_clean()

@@ -121,6 +121,7 @@ private:
     bool read_back_ = false;
     bool roll_back_ = false;                   ///< when it stops, it is taken back
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
+    bool started_ = false;                     ///< in this session
     bool resumed_ = false;  ///< it was begun before this session: rows of it may be there
     std::optional<base::Error> failure_;  ///< it never was, or this engine lost it
     std::optional<RunOutcome> outcome_;

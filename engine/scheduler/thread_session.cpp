@@ -26,6 +26,18 @@ base::Error newer_run(MultitaskStrategy strategy) {
 
 }  // namespace
 
+void SparedStarts::add(const base::RunId& run) {
+    constexpr std::size_t kRunsMax = 10'000;
+    if (of_.size() < kRunsMax || of_.contains(run)) {
+        ++of_[run];
+    }
+}
+
+std::int32_t SparedStarts::of(const base::RunId& run) const {
+    const auto at = of_.find(run);
+    return at == of_.end() ? 0 : at->second;
+}
+
 ThreadSession::ThreadSession(SessionContext& context, storage::ClaimOutcome claim)
     : context_{context},
       thread_{std::move(claim.thread)},
@@ -74,7 +86,7 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
         runs_[run->row_.id] = run;
         if (!request) {
             context_.shard.spawn(give_up(run, std::move(request).error()));
-        } else if (run->row_.attempt >= context_.limits.attempts_max) {
+        } else if (has_had_its_attempts(run->row_)) {
             base::Error error{base::ErrorCode::internal,
                               fmt::format("given up after {} attempts", run->row_.attempt)};
             context_.shard.spawn(give_up(run, std::move(error)));
@@ -87,6 +99,14 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
             carry_out(queue_.submit(run->row_.id, strategy), newer_run(strategy));
         }
     }
+}
+
+bool ThreadSession::has_had_its_attempts(const storage::RunRow& run) const {
+    // More starts than that have no event ids of their own.
+    constexpr std::int32_t kStartsMax = EventId::kAttemptMax - 1;
+    const auto most = context_.limits.attempts_max;
+    return run.attempt - context_.spared.of(run.id) >= most ||
+           run.attempt >= std::max(most, kStartsMax);
 }
 
 base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
@@ -225,6 +245,11 @@ void ThreadSession::lose(const base::Error& error, bool recover) {
     auto runs = std::move(runs_);
     runs_.clear();
     for (const auto& [id, run] : runs) {
+        if (!recover) {
+            context_.spared.forget(id);
+        } else if (run->started_) {
+            context_.spared.add(id);
+        }
         run->fail(error);
         run->cancel_.cancel(error);
     }
@@ -271,6 +296,7 @@ void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
 
 void ThreadSession::start(const RunHandle& run) {
     ++run->row_.attempt;
+    run->started_ = true;
     run->row_.status = storage::RunStatus::running;
     set_run_status(*run, storage::RunStatus::running, {}, run->row_.attempt);
     // Until the attempt is on disk nobody sees anything of it: should this engine die before, the
@@ -328,6 +354,7 @@ base::Task<> ThreadSession::undo(RunHandle run) {
 void ThreadSession::vanish(const RunHandle& run) {
     context_.metrics.runs_failed_total.fetch_add(1, std::memory_order_relaxed);
     runs_.erase(run->row_.id);
+    context_.spared.forget(run->row_.id);
     ++settled_runs_;
     RunOutcome outcome;
     outcome.status = storage::RunStatus::interrupted;
@@ -385,6 +412,7 @@ void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
         succeeded ? context_.metrics.runs_succeeded_total : context_.metrics.runs_failed_total;
     total.fetch_add(1, std::memory_order_relaxed);
     runs_.erase(run->row_.id);
+    context_.spared.forget(run->row_.id);
     ++settled_runs_;
     run->finish(std::move(outcome));
     if (!run->log_.is_empty()) {

@@ -17,6 +17,18 @@
 
 namespace heddle::scheduler {
 
+/// How often runs were begun here in vain because the store did not take what they made: that is no
+/// fault of theirs, so it counts as no attempt. Known to this engine alone, and bounded.
+class SparedStarts {
+public:
+    void add(const base::RunId& run);
+    void forget(const base::RunId& run) { of_.erase(run); }
+    [[nodiscard]] std::int32_t of(const base::RunId& run) const;
+
+private:
+    std::unordered_map<base::RunId, std::int32_t> of_;
+};
+
 /// What a session borrows of its shard; all of it outlives every session.
 struct SessionContext {
     base::Shard& shard;
@@ -29,6 +41,7 @@ struct SessionContext {
     std::function<void(const base::ThreadId&, bool recover)> forget;
     /// The run has ended and somebody may still want to read its events.
     std::function<void(const RunHandle&)> keep_ended;
+    SparedStarts spared{};
 };
 
 /// One claimed thread: its position, its queue and the only pipeline by which anything is written
@@ -63,6 +76,7 @@ public:
     base::Task<base::Status> wait_made();
     /// Queues again what another engine, or an earlier life of this one, left unfinished.
     void resume(std::vector<storage::RunRow> rows);
+    [[nodiscard]] bool has_had_its_attempts(const storage::RunRow& run) const;
     base::Result<RunHandle> submit(RunRequest request);
     /// @return false if the run is neither waiting nor executing here
     /// @param roll_back  it and its checkpoints are taken back as well

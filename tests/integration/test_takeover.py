@@ -10,6 +10,7 @@ import pytest
 
 from api_client import connect, eventually, human, run_of, text_of
 from clusters import STEPS, run, slow_cluster
+from harness import new_database, postgres_cluster
 
 WORDS = 30
 GAP_SECONDS = 4.5  # lease, detection and the sweep; not a bound of the takeover's speed
@@ -303,6 +304,43 @@ def test_an_engine_that_is_started_anew_in_its_place_is_waited_for(tmp_path, sto
     with slow_cluster(tmp_path, store=store, latency=0.1, engines=1, workers=2) as made:
         run(body(made))
         made.check_clean()
+
+
+def test_a_store_that_takes_no_steps_for_a_while_costs_a_run_no_attempt(tmp_path):
+    """As a server with a full disk: rows that are there may change, and none can be added."""
+    url = new_database()
+    database = url.rsplit("/", 1)[1].split("?")[0]
+
+    def ask(statement):
+        return postgres_cluster().ask(statement, database=database)
+
+    async def body(made):
+        async with connect(made.url) as api:
+            thread = await api.new_thread()
+            await api.post(f"/threads/{thread}/runs/wait", run_of("echo", "before"))
+            waiting = asyncio.create_task(
+                api.post(f"/threads/{thread}/runs/wait", run_of("slow", "after"), want=None))
+
+            async def is_accepted():
+                return ask("SELECT count(*) FROM heddle.runs WHERE is_open AND attempt = 1") == "1"
+            await eventually(is_accepted, "the run is begun")
+            ask("CREATE FUNCTION heddle.no_room() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE "
+                "'no space left on device' USING ERRCODE = '53100'; END$$; "
+                "CREATE TRIGGER no_room BEFORE INSERT ON heddle.journal "
+                "FOR EACH ROW EXECUTE FUNCTION heddle.no_room()")
+
+            async def tried_often():
+                return int(ask("SELECT max(attempt) FROM heddle.runs")) >= 5
+            await eventually(tried_often, "it is begun more often than attempts-max", 60)
+            ask("DROP TRIGGER no_room ON heddle.journal")
+            answer = await waiting
+            assert answer.status == 200, answer.text
+            assert "__error__" not in answer.json, answer.json
+            assert [text_of(one) for one in answer.json["messages"][::2]] == ["before", "after"]
+            runs = (await api.get(f"/threads/{thread}/runs")).json
+            assert [one["status"] for one in runs] == ["success", "success"]
+    with slow_cluster(tmp_path, store=url, latency=0.5, engines=2, workers=2) as made:
+        run(body(made))
 
 
 def test_a_resumable_stream_outlives_every_engine(cluster):

@@ -128,6 +128,9 @@ private:
     base::Task<base::Result<Attached>> attach(Call& call, base::ThreadId thread, base::RunId run);
     /// Waits until the run is on disk, and tells the edge so: should this engine die, it goes on
     /// elsewhere.
+    /// The outcome of a run that has ended, values and all.
+    base::Task<base::Result<scheduler::RunOutcome>> with_values(const scheduler::Run& run,
+                                                                scheduler::RunOutcome outcome);
     base::Task<base::Status> wait_stored(Call& call, scheduler::Run& run);
     base::Task<> cancel_quietly(base::ThreadId thread, base::RunId run);
     base::CancelSource::Registration cancel_when_gone(Call& call, const scheduler::RunHandle& run);

@@ -124,14 +124,33 @@ private:
 
 }  // namespace
 
+base::Task<base::Result<scheduler::RunOutcome>> Api::with_values(const scheduler::Run& run,
+                                                                 scheduler::RunOutcome outcome) {
+    if (!outcome.values_left_out || scheduler::has_failed(outcome)) {
+        co_return outcome;
+    }
+    const auto thread = run.row().thread_id;
+    auto values = co_await scheduler_.of(thread).load_values(thread, run.row().id);
+    if (!values) {
+        co_return std::move(values).error();
+    }
+    outcome.values = std::move(*values);
+    outcome.values_left_out = false;
+    co_return outcome;
+}
+
 base::Task<Api::Outcome> Api::answer_at_end(Call& call,
                                             scheduler::RunHandle run,
                                             base::Duration silence,
                                             Render render) {
     auto& sink = call.sink;
     bool started = false;
+    run->expect_values();
     while (true) {
         auto outcome = co_await run->wait_finished(wait_until(call.request, silence));
+        if (outcome) {
+            outcome = co_await with_values(*run, std::move(*outcome));
+        }
         if (sink.gone().is_cancelled()) {
             co_return Answer{Streamed{}};
         }
@@ -221,7 +240,10 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
                      end_id(log.last_id(), plan.after).to_string());
     } else {
         // The log closes when the run has ended here; the answer may say so once that is on disk.
-        const auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
+        auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
+        if (outcome && log.is_empty()) {
+            outcome = co_await with_values(*run, std::move(*outcome));
+        }
         if (!outcome) {
             sink.fail(outcome.error().code);
             co_return Answer{Streamed{}};

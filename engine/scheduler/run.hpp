@@ -52,6 +52,9 @@ struct RunOutcome {
     base::Json interrupts = base::Json::object();
     std::int64_t input_tokens = 0;
     std::int64_t output_tokens = 0;
+    /// `values` was not made: nobody waited for it, and a stream has had its events. It is in the
+    /// store (ShardScheduler::load_values).
+    bool values_left_out = false;
 };
 
 /// RunRow::error as it was before it was stored; `internal` if it cannot be read.
@@ -98,6 +101,8 @@ public:
 
     /// Resumes when the run's row is on disk, or with the error that kept it from getting there.
     base::Task<base::Status> wait_accepted(base::Instant deadline);
+    /// Somebody will answer with all that the run comes to: RunOutcome::values is to be made.
+    void expect_values() noexcept { values_expected_ = true; }
     /// Resumes when the run has ended and all of it is on disk. @return timeout at `deadline`
     base::Task<base::Result<RunOutcome>> wait_finished(base::Instant deadline);
     [[nodiscard]] bool is_finished() const noexcept {
@@ -122,6 +127,7 @@ private:
     bool roll_back_ = false;                   ///< when it stops, it is taken back
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
     bool started_ = false;                     ///< in this session
+    bool values_expected_ = false;
     bool resumed_ = false;  ///< it was begun before this session: rows of it may be there
     std::optional<base::Error> failure_;  ///< it never was, or this engine lost it
     std::optional<RunOutcome> outcome_;

@@ -321,6 +321,19 @@ base::Task<base::Result<RunOutcome>> ShardScheduler::load_outcome(storage::RunRo
     co_return outcome;
 }
 
+base::Task<base::Result<std::string>> ShardScheduler::load_values(base::ThreadId thread,
+                                                                  base::RunId run) {
+    auto row = co_await load_run(sessions_->context().store, thread, run);
+    if (!row) {
+        co_return std::move(row).error();
+    }
+    auto outcome = co_await load_outcome(std::move(*row));
+    if (!outcome) {
+        co_return std::move(outcome).error();
+    }
+    co_return std::move(outcome->values);
+}
+
 base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(storage::RunRow row) {
     const auto& context = sessions_->context();
     auto read = co_await read_run_events(context.store, context.catalog, row.thread_id, row.id);

@@ -117,6 +117,8 @@ public:
     /// made none; for one that asks, those of the checkpoint where it stopped.
     /// @return not_found  also: they were pruned
     base::Task<base::Result<RunOutcome>> load_outcome(storage::RunRow row);
+    /// RunOutcome::values of a run that has ended, where they were left out.
+    base::Task<base::Result<std::string>> load_values(base::ThreadId thread, base::RunId run);
     /// The events of an ended run's supersteps, in order; none if its stream modes were none.
     base::Task<base::Result<LoadedEvents>> load_run_events(storage::RunRow row);
 

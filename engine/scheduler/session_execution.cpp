@@ -59,7 +59,11 @@ base::Task<> ThreadSession::execute(RunHandle run) {
             co_return;
         }
         host.hand_over_held_rows();
-        outcome.values = position_->state.to_text();
+        // As long as the conversation: a stream's turn would cost more with each turn before it.
+        outcome.values_left_out = !run->values_expected_ && !run->request_.stream_modes.empty();
+        if (!outcome.values_left_out) {
+            outcome.values = position_->state.to_text();
+        }
         outcome.input_tokens = host.input_tokens();
         outcome.output_tokens = host.output_tokens();
     } else if (may_answer_later(ready.error().code)) {

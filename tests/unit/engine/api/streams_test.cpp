@@ -48,6 +48,21 @@ TEST(Streams, CarrySeveralModesUnderTheirEventNames) {
     EXPECT_TRUE(Json::parse(events.back().data).contains("answer"));
 }
 
+// Nobody waited for the values of such a run while it was executed.
+TEST(Streams, LeaveTheValuesToWhoJoinsLater) {
+    TestApi api;
+    const auto path = "/threads/" + api.make_thread();
+    const auto body = run_body("echo", "hi", {{"stream_mode", {"updates"}}});
+    const auto events = parse_sse(api.call("POST", path + "/runs/stream", body).body);
+    const auto run = path + "/runs/" + Json::parse(events[0].data).at("run_id").get<std::string>();
+    const auto joined = api.call("GET", run + "/join");
+    EXPECT_EQ(joined.status, 200);
+    EXPECT_EQ(joined.json().at("messages").size(), 2U);
+    // As they were then: another run moves the thread on.
+    ASSERT_EQ(api.call("POST", path + "/runs/wait", body).json().at("messages").size(), 4U);
+    EXPECT_EQ(api.call("GET", run + "/join").body, joined.body);
+}
+
 TEST(Streams, KeepLongEventsWhole) {
     TestApi api;
     const auto path = "/threads/" + api.make_thread();

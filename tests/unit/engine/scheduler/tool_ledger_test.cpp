@@ -206,6 +206,14 @@ protected:
         const auto values = Json::parse(history(engine).front().values);
         return values.at("messages").back().at("content");
     }
+    // An answer goes to disk soon, not before the call that brought it returns.
+    void wait_for_record(const std::string& wanted) {
+        const auto until = soon();
+        while (on_record() != wanted && base::system_clock().now() < until) {
+            std::this_thread::yield();
+        }
+        EXPECT_EQ(on_record(), wanted);
+    }
     // A run whose engine died at its call, taken over by another, which asks.
     std::unique_ptr<TestEngine> die_and_ask() {
         auto first = make_engine();
@@ -213,6 +221,7 @@ protected:
         EXPECT_TRUE(handle);
         const auto run = (*handle)->row().id;
         wait_at_gate(1);
+        wait_for_record("0:zero;1:;");
         first->kill();
         auto heir = make_engine();
         const auto row = wait_until_final(run);
@@ -240,11 +249,7 @@ TEST_P(ToolLedger, CallsAreOnDiskWithTheirCheckpointUntilTheirStepIs) {
     ASSERT_TRUE(handle);
     wait_at_gate(1);
     EXPECT_EQ(thread_row().head, 1) << "the input and what it led to";
-    const auto until = soon();
-    while (on_record() != "0:zero;1:;" && base::system_clock().now() < until) {
-        std::this_thread::yield();
-    }
-    EXPECT_EQ(on_record(), "0:zero;1:;");
+    wait_for_record("0:zero;1:;");
     const auto head = thread_row().head;
 
     gate_.open();

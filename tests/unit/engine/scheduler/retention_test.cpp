@@ -216,9 +216,15 @@ TEST_F(Retention, ALongThreadGoesSliceBySlice) {
         ASSERT_TRUE(run(*engine, request("echo", "x")));
     }
     ASSERT_EQ(thread(*engine)->head, 1049);
-    let_expire(kDelete);
-    const auto batches = store_metrics_.store_batches_total.load();
-    EXPECT_EQ(expire(*engine), 1U);
+    // The session may be busy with what came last for a moment: then it is the next sweep's.
+    auto batches = store_metrics_.store_batches_total.load();
+    std::size_t expired = 0;
+    for (int sweep = 0; sweep < 100 && expired == 0; ++sweep) {
+        let_expire(kDelete);
+        batches = store_metrics_.store_batches_total.load();
+        expired = expire(*engine);
+    }
+    EXPECT_EQ(expired, 1U);
     EXPECT_FALSE(thread(*engine));
     EXPECT_EQ(store_metrics_.store_batches_total.load() - batches, 3) << "two slices, the thread";
 }

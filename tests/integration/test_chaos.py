@@ -1,7 +1,7 @@
 """Engines that die and stop, workers that are replaced and requests that are repeated, at random
 moments and again and again. HEDDLE_TRIALS (2) says how often, HEDDLE_STREAMS (24) under how many
 streams, whose runs make five steps of HEDDLE_STEP_SECONDS (0.3), HEDDLE_LEASE_MS (2000) when an engine
-is given up; HEDDLE_SEED makes it happen again."""
+is given up, HEDDLE_ATTEMPTS_MAX (3) how often a run may be begun; HEDDLE_SEED makes it happen again."""
 
 import asyncio
 import contextlib
@@ -23,6 +23,7 @@ SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
 STREAMS = int(os.environ.get("HEDDLE_STREAMS", "24"))
 STEP_SECONDS = float(os.environ.get("HEDDLE_STEP_SECONDS", "0.3"))
 LEASE_MS = os.environ.get("HEDDLE_LEASE_MS", "2000")
+ATTEMPTS_MAX = os.environ.get("HEDDLE_ATTEMPTS_MAX", "3")
 GAP_SECONDS = 4.0
 REFUSED_MAX = 0.001  # of all runs: 503 with Retry-After, which SDKs send again
 MODES = ["updates", "values", "messages-tuple"]
@@ -31,10 +32,9 @@ MODES = ["updates", "values", "messages-tuple"]
 @pytest.fixture(params=["sqlite", "postgres"])
 def cluster(request, tmp_path):
     print(f"HEDDLE_SEED={SEED} HEDDLE_TRIALS={TRIALS}")
-    # Attempts: three engines in a row may die under a run here without its being at fault.
     with slow_cluster(tmp_path, store=request.param, latency=0.5, engines=2, workers=2,
                       nginxes=2, step_seconds=STEP_SECONDS,
-                      engine_options=["--lease-ms", LEASE_MS, "--attempts-max", "100"]) as made:
+                      engine_options=["--lease-ms", LEASE_MS, "--attempts-max", ATTEMPTS_MAX]) as made:
         yield made
         made.check_clean()
 
@@ -136,7 +136,7 @@ class Streams:
               f"{self.refused} times 503, gaps: "
               f"median {statistics.median(gaps):.3f} s, p99 {p99:.3f} s, longest {gaps[-1]:.3f} s")
         assert p99 < GAP_SECONDS
-        assert self.refused <= max(1, REFUSED_MAX * self.whole)
+        assert self.refused <= REFUSED_MAX * self.whole
 
 
 @contextlib.asynccontextmanager

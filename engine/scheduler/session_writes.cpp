@@ -190,4 +190,11 @@ void ThreadSession::on_flushed(const base::Status& status) {
     }
 }
 
+void ThreadSession::drop_waiters() {
+    // Each may hold the last reference: out of the members first.
+    const auto written = std::exchange(on_written_, {});
+    const auto in_flight = std::exchange(in_flight_, {});
+    const auto alone = std::exchange(alone_, {});
+}
+
 }  // namespace heddle::scheduler

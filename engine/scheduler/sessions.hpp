@@ -36,6 +36,9 @@ public:
              const Catalog& catalog,
              observe::Metrics& metrics,
              SchedulerLimits limits);
+    ~Sessions();
+    Sessions(const Sessions&) = delete;
+    Sessions& operator=(const Sessions&) = delete;
 
     /// The session of a thread that is likely to be new; the first write of its first run makes it.
     /// @return nullptr if it must be asked for by open()

@@ -95,6 +95,8 @@ public:
     void hand_over();
     /// Writes nothing from now on and fails what waits. @param recover  see SessionContext::forget
     void lose(const base::Error& error, bool recover);
+    /// The shard has stopped for good: lets go of those who wait for a write, who hold the session.
+    void drop_waiters();
 
 private:
     friend class SessionHost;

@@ -61,6 +61,11 @@ function(heddle_add_layer dir)
     target_link_libraries(${target} PRIVATE heddle_warnings ${ARG_LINK})
 endfunction()
 
+# What each suite runs, for builds that run no other: build.sh tsan heddle-unit.
+add_custom_target(heddle-unit)
+add_custom_target(heddle-conformance)
+add_custom_target(heddle-sim)
+
 # heddle_add_test(<name> LAYER <dir> SOURCES ... [LINK ...] [LABEL unit] [TIMEOUT 60]): links only
 # that layer, so code that reaches up fails to link here even if it happens to compile.
 function(heddle_add_test name)
@@ -75,6 +80,7 @@ function(heddle_add_test name)
     add_executable(${name} ${ARG_SOURCES})
     target_link_libraries(${name} PRIVATE ${layer_target} heddle_warnings ${ARG_LINK}
         GTest::gtest_main)
+    add_dependencies(heddle-${ARG_LABEL} ${name})
     gtest_discover_tests(${name} TEST_PREFIX "${ARG_LAYER}/" DISCOVERY_TIMEOUT 60
         PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
 endfunction()

@@ -45,7 +45,9 @@ done
 reports=$(pwd)/build/test
 mkdir -p "$reports"
 results=$reports/results.txt
+failures=$reports/failures.txt
 : >"$results"
+: >"$failures"
 started=$(now)
 
 # Prints what CTest prints, and judges its report: CTest itself forgives a skipped test.
@@ -58,19 +60,21 @@ run_ctest() { # SUITE BUILD CTEST-OPTION...
     say "suite $suite"
     ctest --test-dir "build/$build" --no-tests=error --output-on-failure --timeout 300 \
         --output-junit "$report" "$@" || true
-    verdict=$("$PYTHON" -B "$here/junit.py" "$report") || true
+    verdict=$("$PYTHON" -B "$here/junit.py" "$report" 2>>"$failures") || true
     printf '%-22s %-44s %s\n' "$suite" "$verdict" "$(minutes $(($(now) - began)))" >>"$results"
 }
 
 # A build that fails fails its suites, and the others still run.
 built=
-build() { # PRESET SUITE
-    case " $built " in *" $1 "*) return 0 ;; esac
-    if "$here/build.sh" "$1"; then
-        built="$built $1"
+build() { # PRESET SUITE [TARGET...]
+    preset=$1 suite=$2
+    shift 2
+    case " $built " in *" $preset "*) return 0 ;; esac
+    if "$here/build.sh" "$preset" "$@"; then
+        built="$built $preset"
         return 0
     fi
-    printf '%-22s %-44s\n' "$2" "FAILED to build preset $1" >>"$results"
+    printf '%-22s %-44s\n' "$suite" "FAILED to build preset $preset" >>"$results"
     return 1
 }
 
@@ -83,7 +87,7 @@ run_suite() {
     integration | scenarios | chaos | compat)
         build release "$1" && run_ctest "$1" release -L "^$1\$" ;;
     asan)
-        build asan asan || return 0
+        build asan asan heddle-unit heddle-conformance heddle-engine ngx_http_heddle_module || return 0
         export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
         export UBSAN_OPTIONS=print_stacktrace=1
         run_ctest asan-unit asan -L '^unit$' -j 2
@@ -91,7 +95,7 @@ run_suite() {
         run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams'
         unset ASAN_OPTIONS UBSAN_OPTIONS ;;
     tsan)
-        build tsan tsan || return 0
+        build tsan tsan heddle-unit || return 0
         TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
             run_ctest tsan-unit tsan -L '^unit$' -j 2 ;;
     fuzz)
@@ -110,6 +114,10 @@ done
 printf '\n%-22s %-44s %s\n' suite result time
 cat "$results"
 printf '%-22s %-44s %s\n' all "" "$(minutes $(($(now) - started)))"
+if [ -s "$failures" ]; then
+    printf '\nwhat the failed tests printed last:\n'
+    cat "$failures"
+fi
 if grep -qv ' passed' "$results"; then
     fail "not every suite passed" \
         "What a test printed is above; build/test/SUITE.xml holds it too. One suite: ./heddle test SUITE"

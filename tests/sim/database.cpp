@@ -26,6 +26,7 @@ constexpr double kSlow = 0.02;  // share of the messages that take forty times a
 /// One operation between its call and its answer.
 struct Operation {
     Duration asked_at{};
+    std::optional<ThreadId> thread;  ///< whose session fails with it
     bool changes = false;            ///< it writes: if its answer is lost, it is in doubt
     bool is_over = false;            ///< carried out, or never will be
     bool dies_with_process = false;  ///< it is not on its way yet, whatever was said
@@ -68,15 +69,19 @@ public:
         db_.connections_.push_back(this);
     }
 
+    /// @param thread     that is changed
     /// @param carry_out  called on the database, with a completion
+    /// @param of         that is read
     template <class Answer, class CarryOut>
     OperationPtr send(std::optional<ThreadId> thread,
                       Doubt doubt,
                       Completion<Answer> done,
-                      CarryOut carry_out) {
+                      CarryOut carry_out,
+                      std::optional<ThreadId> of = std::nullopt) {
         auto kept = std::make_shared<Completion<Answer>>(std::move(done));
         auto operation = std::make_shared<Operation>();
         operation->asked_at = world_.now();
+        operation->thread = thread ? thread : of;
         operation->changes = thread.has_value();
         operation->fail = [kept](Error error) { (*kept)(std::move(error)); };
         operation->forget = [kept] { *kept = {}; };
@@ -93,9 +98,12 @@ public:
         begin(operation, std::move(thread), doubt);
         return operation;
     }
+    /// @param of  whose session may have asked
     template <class T, class CarryOut>
-    void read(Completion<Result<T>> done, CarryOut carry_out) {
-        (void)send<Result<T>>({}, Doubt::never, std::move(done), std::move(carry_out));
+    void read(Completion<Result<T>> done,
+              CarryOut carry_out,
+              std::optional<ThreadId> of = std::nullopt) {
+        (void)send<Result<T>>({}, Doubt::never, std::move(done), std::move(carry_out), of);
     }
 
     void claim(const storage::ThreadClaim& claim, Completion<Result<ClaimOutcome>> done);
@@ -135,6 +143,11 @@ private:
     void lose(const OperationPtr& operation, const std::optional<ThreadId>& thread);
     void arrive(const OperationPtr& operation);
     void finish(const OperationPtr& operation);
+    void spoil(const Operation& operation) {
+        if (operation.thread) {
+            db_.watch_.spoiled(*operation.thread);
+        }
+    }
     void fail_later(const OperationPtr& operation, Error error);
     Duration trip() {
         const auto usual = db_.weather.latency;
@@ -158,6 +171,7 @@ void Database::Connection::begin(const OperationPtr& operation,
     if (world_.random.chance(weather.refused / 4)) {
         operation->is_over = true;
         auto fail = std::exchange(operation->fail, {});
+        spoil(*operation);
         fail({ErrorCode::overloaded, "too many operations wait for the store"});
         operation->forget();
         return;
@@ -239,6 +253,7 @@ void Database::Connection::finish(const OperationPtr& operation) {
     }
     process_->enter([&] {
         if (operation->error) {
+            spoil(*operation);
             fail(*operation->error);
         } else {
             answer();
@@ -425,21 +440,24 @@ public:
     void load_chain(ThreadId thread, storage::Seq at, Completion<Result<Rows>> done) override {
         wire_->read<Rows>(std::move(done), [wire = wire_, thread, at](auto answer) {
             wire->inner().load_chain(thread, at, with_faults(*wire, std::move(answer)));
-        });
+        },
+            thread);
     }
     void load_newest(ThreadId thread,
                      Completion<Result<std::optional<storage::StateRows>>> done) override {
         wire_->read<std::optional<storage::StateRows>>(
             std::move(done), [wire = wire_, thread](auto answer) {
                 wire->inner().load_newest(thread, std::move(answer));
-            });
+            },
+            thread);
     }
     void load_chain_of(ThreadId thread,
                        storage::CheckpointId checkpoint,
                        Completion<Result<Rows>> done) override {
         wire_->read<Rows>(std::move(done), [wire = wire_, thread, checkpoint](auto answer) {
             wire->inner().load_chain_of(thread, checkpoint, with_faults(*wire, std::move(answer)));
-        });
+        },
+            thread);
     }
     void list_journal(ThreadId thread,
                       storage::Seq before,
@@ -447,7 +465,8 @@ public:
                       Completion<Result<Rows>> done) override {
         wire_->read<Rows>(std::move(done), [wire = wire_, thread, before, limit](auto answer) {
             wire->inner().list_journal(thread, before, limit, std::move(answer));
-        });
+        },
+            thread);
     }
     void load_tool_calls(ThreadId thread,
                          storage::Seq seq,
@@ -455,7 +474,8 @@ public:
         wire_->read<std::vector<storage::ToolCallRow>>(
             std::move(done), [wire = wire_, thread, seq](auto answer) {
                 wire->inner().load_tool_calls(thread, seq, std::move(answer));
-            });
+            },
+            thread);
     }
     void load_run(ThreadId thread,
                   storage::RunId run,

@@ -207,8 +207,9 @@ void StoreWatch::take_runs(Thread& thread, const storage::ThreadWrite& write) {
             world_.fail("run {}: attempt {} after attempt {}", run.tag, update.attempt,
                         run.attempt);
         }
-        if (update.attempt > attempts_max_) {
-            world_.fail("run {}: attempt {} of at most {}", run.tag, update.attempt, attempts_max_);
+        const auto attempts_max = attempts_max_ + spoiled_[write.thread_id];
+        if (update.attempt > attempts_max) {
+            world_.fail("run {}: attempt {} of at most {}", run.tag, update.attempt, attempts_max);
         }
         if (storage::is_final(update.status) && !storage::is_final(run.status)) {
             ++runs_ended_;

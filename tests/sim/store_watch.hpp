@@ -53,6 +53,10 @@ public:
                  const storage::ThreadWrite& write,
                  const base::Status& answer);
 
+    /// An engine was told that an operation for the thread failed: that may spoil a run's attempt,
+    /// which does not count then.
+    void spoiled(const storage::ThreadId& thread) { ++spoiled_[thread]; }
+
     // ---- what is there
     [[nodiscard]] const Thread* find_thread(const storage::ThreadId& thread) const;
     [[nodiscard]] const Run* find_run(const storage::ThreadId& thread,
@@ -85,6 +89,7 @@ private:
     std::int32_t attempts_max_;
     std::unordered_map<storage::EngineId, Duration> beats_;
     std::map<storage::ThreadId, Thread> threads_;
+    std::unordered_map<storage::ThreadId, std::int32_t> spoiled_;
     std::map<std::string, base::RunId> run_of_tag_;
     std::unordered_set<storage::RunId> ever_;
     std::unordered_set<storage::RunId> deleted_;

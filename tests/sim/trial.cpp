@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/scheduler/event_id.hpp"
+#include "engine/scheduler/scheduler.hpp"
 #include "tests/sim/client.hpp"
 
 namespace heddle::sim {
@@ -21,7 +21,7 @@ class Trial {
 public:
     Trial(std::uint64_t seed, Fault fault)
         : world_{seed},
-          watch_{world_, seconds{2}, scheduler::EventId::kAttemptMax - 1},
+          watch_{world_, seconds{2}, scheduler::SchedulerLimits{}.attempts_max},
           database_{world_, watch_, fault},
           catalog_{{make_agent()}},
           network_{world_, kEngines},

@@ -31,6 +31,7 @@ struct Request {
     std::string thread_id;  ///< the routing key that the edge found or minted, or empty
     std::string run_id;     ///< minted by the edge for what starts a run, or empty
     std::uint32_t hop = 0;  ///< how many engines have refused it or died with it
+    bool late = false;      ///< it waited on its way; others may have had it meanwhile
     bool accepted = false;  ///< one of those had accepted its run: it is stored
     base::Instant deadline = base::Instant::max();  ///< the client waits no longer
     std::string body;

@@ -166,7 +166,7 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
     }
     const auto hinted = RunId::parse(request.run_id);
     run.run_id = hinted ? *hinted : RunId{base::make_uuid_v7()};
-    run.maybe_repeated = run.maybe_repeated || request.hop > 0;
+    run.maybe_repeated = run.maybe_repeated || request.hop > 0 || request.late;
     if (request.accepted) {
         // It was stored once: what is gone since then is not to be made again.
         run.create_thread = false;

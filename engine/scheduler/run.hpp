@@ -25,7 +25,7 @@ struct RunRequest {
     bool create_thread = false;       ///< if_not_exists: create, or a stateless run
     bool temporary_thread = false;    ///< stateless with on_completion: delete
     bool keyed = false;               ///< by an Idempotency-Key: its thread stays as long as that
-    bool maybe_repeated = false;      ///< the edge may have sent this before (hop > 0)
+    bool maybe_repeated = false;      ///< the edge may have sent this to others, too
     bool must_exist = false;          ///< it was stored before: if it is gone, it is not made again
     std::optional<base::Json> input;  ///< unset: go on from where the thread stands
     std::optional<base::Json> resume;  ///< command.resume: answers what the thread asks

@@ -16,6 +16,7 @@ base::Error told_to_clients(const base::Error& error) {
         case base::ErrorCode::in_doubt:
         case base::ErrorCode::timeout:
         case base::ErrorCode::overloaded:
+        case base::ErrorCode::conflict:  // of one of the write's runs, which is there already
             return {base::ErrorCode::unavailable, error.message};
         default:
             return error;

@@ -117,7 +117,7 @@ void Loop::tick() {
     socket_.tick(now_);
     std::vector<Peer*> silent;
     for (auto& [id, peer] : peers_) {
-        if (peer->gone || now_ - peer->heard_at > options_.peer_silence_max) {
+        if (peer->gone || peer->hearing.silence(now_) > options_.peer_silence_max) {
             silent.push_back(peer.get());
         }
     }

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/transport/from_edge.hpp"
 #include "engine/transport/outbox.hpp"
 #include "engine/transport/router_socket.hpp"
 #include "engine/transport/session.hpp"
@@ -35,9 +36,11 @@ public:
 
 private:
     struct Peer {
-        PeerId id = 0;
+        Peer(PeerId its_id, base::Instant now) : id{its_id}, hearing{now} {}
+
+        PeerId id;
         std::string edge_id;
-        base::Instant heard_at{};
+        Hearing hearing;
         bool gone = false;
         std::unordered_map<wire::RequestId, std::uint64_t> open;  ///< to the serial
         std::deque<std::string> backlog;  ///< frames for which the socket had no room
@@ -48,6 +51,7 @@ private:
         wire::RequestId id = 0;
         std::unique_ptr<wire::Request> arriving;  ///< until the body is complete
         bool discarding = false;                  ///< answered already; its body may still come
+        bool late = false;                        ///< see Hearing
         base::Instant touched_at{};
         Session::Ptr session;
     };
@@ -66,7 +70,7 @@ private:
     void on(Peer& peer, const wire::Hello& hello);
     void greet(PeerId from, const wire::Hello& hello);
 
-    void on_complete(Peer& peer, wire::Request request);
+    void on_complete(Peer& peer, wire::Request request, bool late);
     void dispatch(Peer& peer,
                   wire::RequestId id,
                   std::uint64_t credit,

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/observe/log.hpp"
+#include "engine/transport/from_edge.hpp"
 #include "engine/transport/loop.hpp"
 
 namespace heddle::transport {
@@ -10,26 +11,6 @@ namespace {
 
 using base::Error;
 using base::ErrorCode;
-
-constexpr std::uint64_t kDeadlineMsMax = 24ULL * 3600 * 1000;
-
-api::Request to_api(wire::Request from, base::Instant now) {
-    api::Request request;
-    request.method = std::move(from.method);
-    request.path = std::move(from.path);
-    request.query = std::move(from.query);
-    request.headers = std::move(from.headers);
-    request.thread_id = std::move(from.thread_id);
-    request.run_id = std::move(from.run_id);
-    request.hop = from.hop;
-    request.accepted = from.accepted;
-    if (from.deadline_ms > 0) {
-        request.deadline =
-            now + std::chrono::milliseconds{std::min(from.deadline_ms, kDeadlineMsMax)};
-    }
-    request.body = std::move(from.body);
-    return request;
-}
 
 // An answer that was found at once but does not fit one frame: it needs credit, hence a shard.
 class LongAnswer final : public api::Handler {
@@ -69,7 +50,7 @@ void Loop::on_frame(PeerId from, std::string_view frame) {
         return;
     }
     auto& peer = *at->second;
-    peer.heard_at = now_;
+    peer.hearing.on_frame(now_);
     std::visit([&](auto&& each) { on(peer, std::move(each)); }, std::move(message));
 }
 
@@ -84,9 +65,7 @@ void Loop::greet(PeerId from, const wire::Hello& hello) {
         (void)socket_.send(from, wire::encode(wire::EngineMessage{std::move(welcome)}));
         return;
     }
-    auto peer = std::make_unique<Peer>();
-    peer->id = from;
-    peer->heard_at = now_;
+    auto peer = std::make_unique<Peer>(from, now_);
     auto& known = *peer;
     if (const auto old = peers_.find(from); old != peers_.end()) {
         forget(*old->second);
@@ -123,7 +102,7 @@ void Loop::on(Peer& peer, wire::Request request) {
         return;
     }
     if (request.body_complete) {
-        on_complete(peer, std::move(request));
+        on_complete(peer, std::move(request), peer.hearing.is_late(now_));
         return;
     }
     if (open_.size() >= options_.open_requests_max ||
@@ -134,6 +113,7 @@ void Loop::on(Peer& peer, wire::Request request) {
     auto& arriving = open(peer, request.id);
     bodies_bytes_ += request.body.size();
     arriving.arriving = std::make_unique<wire::Request>(std::move(request));
+    arriving.late = peer.hearing.is_late(now_);
 }
 
 void Loop::on(Peer& peer, wire::Body body) {
@@ -179,8 +159,9 @@ void Loop::on(Peer& peer, wire::Body body) {
     if (body.last) {
         bodies_bytes_ -= text.size();
         const auto request = std::move(open.arriving);
+        const bool late = open.late || peer.hearing.is_late(now_);
         close(serial);
-        on_complete(peer, std::move(*request));
+        on_complete(peer, std::move(*request), late);
     }
 }
 
@@ -211,7 +192,7 @@ void Loop::on(Peer& peer, const wire::Cancel& cancel) {
     close(serial);
 }
 
-void Loop::on_complete(Peer& peer, wire::Request wire_request) {
+void Loop::on_complete(Peer& peer, wire::Request wire_request, bool late) {
     const auto id = wire_request.id;
     const auto credit = wire_request.credit;
     if (wire_request.body.size() > options_.request_body_bytes_max) {
@@ -219,7 +200,7 @@ void Loop::on_complete(Peer& peer, wire::Request wire_request) {
                api::error_response({ErrorCode::payload_too_large, "the request body is too long"}));
         return;
     }
-    auto request = to_api(std::move(wire_request), now_);
+    auto request = to_api(std::move(wire_request), now_, late);
     auto plan = handler_.plan(request);
     if (plan.answer) {
         if (plan.answer->body.size() <= wire::kChunkBytesMax) {

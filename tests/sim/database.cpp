@@ -438,15 +438,18 @@ public:
         });
     }
     void load_chain(ThreadId thread, storage::Seq at, Completion<Result<Rows>> done) override {
-        wire_->read<Rows>(std::move(done), [wire = wire_, thread, at](auto answer) {
-            wire->inner().load_chain(thread, at, with_faults(*wire, std::move(answer)));
-        },
+        wire_->read<Rows>(
+            std::move(done),
+            [wire = wire_, thread, at](auto answer) {
+                wire->inner().load_chain(thread, at, with_faults(*wire, std::move(answer)));
+            },
             thread);
     }
     void load_newest(ThreadId thread,
                      Completion<Result<std::optional<storage::StateRows>>> done) override {
         wire_->read<std::optional<storage::StateRows>>(
-            std::move(done), [wire = wire_, thread](auto answer) {
+            std::move(done),
+            [wire = wire_, thread](auto answer) {
                 wire->inner().load_newest(thread, std::move(answer));
             },
             thread);
@@ -454,25 +457,31 @@ public:
     void load_chain_of(ThreadId thread,
                        storage::CheckpointId checkpoint,
                        Completion<Result<Rows>> done) override {
-        wire_->read<Rows>(std::move(done), [wire = wire_, thread, checkpoint](auto answer) {
-            wire->inner().load_chain_of(thread, checkpoint, with_faults(*wire, std::move(answer)));
-        },
+        wire_->read<Rows>(
+            std::move(done),
+            [wire = wire_, thread, checkpoint](auto answer) {
+                wire->inner().load_chain_of(thread, checkpoint,
+                                            with_faults(*wire, std::move(answer)));
+            },
             thread);
     }
     void list_journal(ThreadId thread,
                       storage::Seq before,
                       std::int32_t limit,
                       Completion<Result<Rows>> done) override {
-        wire_->read<Rows>(std::move(done), [wire = wire_, thread, before, limit](auto answer) {
-            wire->inner().list_journal(thread, before, limit, std::move(answer));
-        },
+        wire_->read<Rows>(
+            std::move(done),
+            [wire = wire_, thread, before, limit](auto answer) {
+                wire->inner().list_journal(thread, before, limit, std::move(answer));
+            },
             thread);
     }
     void load_tool_calls(ThreadId thread,
                          storage::Seq seq,
                          Completion<Result<std::vector<storage::ToolCallRow>>> done) override {
         wire_->read<std::vector<storage::ToolCallRow>>(
-            std::move(done), [wire = wire_, thread, seq](auto answer) {
+            std::move(done),
+            [wire = wire_, thread, seq](auto answer) {
                 wire->inner().load_tool_calls(thread, seq, std::move(answer));
             },
             thread);

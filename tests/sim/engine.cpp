@@ -14,23 +14,6 @@ constexpr std::size_t kFramesMax = 64;  // few, so that streams meet a full outb
 constexpr Duration kTickEvery = milliseconds{250};
 constexpr Duration kPeerSilenceMax = seconds{10};
 
-api::Request to_api(wire::Request from, base::Instant now) {
-    api::Request request;
-    request.method = std::move(from.method);
-    request.path = std::move(from.path);
-    request.query = std::move(from.query);
-    request.headers = std::move(from.headers);
-    request.thread_id = std::move(from.thread_id);
-    request.run_id = std::move(from.run_id);
-    request.hop = from.hop;
-    request.accepted = from.accepted;
-    if (from.deadline_ms > 0) {
-        request.deadline = now + milliseconds{from.deadline_ms};
-    }
-    request.body = std::move(from.body);
-    return request;
-}
-
 }  // namespace
 
 Engine::Engine(World& world,
@@ -104,7 +87,7 @@ void Engine::tick() {
                 take(connection, frame);
             }
             for (auto& [connection, peer] : peers_) {
-                if (world_.now() - peer.heard_at > kPeerSilenceMax && peer.greeted) {
+                if (peer.hearing.silence(process_.clock()) > kPeerSilenceMax && peer.greeted) {
                     let_go(peer);
                     peer.greeted = false;
                 }
@@ -120,10 +103,8 @@ void Engine::tick() {
 }
 
 void Engine::connect(std::uint64_t connection, SendFrame send) {
-    Peer peer;
-    peer.send = std::move(send);
-    peer.heard_at = world_.now();
-    peers_[connection] = std::move(peer);
+    Peer peer{std::move(send), transport::Hearing{process_.clock()}, false, {}};
+    peers_.insert_or_assign(connection, std::move(peer));
 }
 
 void Engine::disconnect(std::uint64_t connection) {
@@ -157,7 +138,7 @@ void Engine::take(std::uint64_t connection, const std::string& frame) {
         world_.fail("an engine cannot read a frame");
         return;
     }
-    peer.heard_at = world_.now();
+    peer.hearing.on_frame(process_.clock());
     if (std::holds_alternative<wire::Hello>(*message)) {
         peer.greeted = true;
         answer(peer, wire::Welcome{wire::kVersion, ownership_->engine_id().to_string(),
@@ -186,7 +167,8 @@ void Engine::on_request(std::uint64_t connection, wire::Request from) {
     auto& peer = peers_.at(connection);
     const auto id = from.id;
     const auto credit = from.credit;
-    auto request = to_api(std::move(from), base::system_clock().now());
+    auto request = transport::to_api(std::move(from), base::system_clock().now(),
+                                     peer.hearing.is_late(process_.clock()));
     // With a key, the id that the edge has minted is not the run's.
     const bool keyed = request.find_header("idempotency-key") != nullptr;
     const auto run_id = keyed ? std::string{} : request.run_id;

@@ -8,6 +8,7 @@
 
 #include "engine/api/api.hpp"
 #include "engine/scheduler/ownership.hpp"
+#include "engine/transport/from_edge.hpp"
 #include "engine/transport/session.hpp"
 #include "shared/wire/messages.hpp"
 #include "tests/sim/database.hpp"
@@ -50,7 +51,7 @@ public:
 private:
     struct Peer {
         SendFrame send;
-        Duration heard_at{};
+        transport::Hearing hearing;
         bool greeted = false;
         std::map<wire::RequestId, std::uint64_t> open;  ///< to serial
     };

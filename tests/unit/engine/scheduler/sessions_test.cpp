@@ -219,6 +219,24 @@ TEST_F(Sessions, ARepeatedRunIdJoinsAndNeverRunsTwice) {
     EXPECT_EQ(mismatch.error().code, base::ErrorCode::idempotency_mismatch);
 }
 
+TEST_F(Sessions, ARunThatHasEndedElsewhereIsRefusedSoThatItIsAskedForAgain) {
+    const auto once = request("echo", "once");
+    ASSERT_TRUE(run(*make_engine(), once));
+    const auto engine = make_engine();
+    ASSERT_TRUE(run(*engine, request("echo", "other")));
+    // Neither the session nor the engine has seen it, and nobody says that it may be a repeat.
+    const auto refused = accept(*engine, once);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, base::ErrorCode::unavailable) << refused.error().message;
+    auto again = once;
+    again.maybe_repeated = true;
+    const auto outcome = run(*engine, again);
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->status, storage::RunStatus::success);
+    EXPECT_EQ(contents(*engine),
+              (std::vector<std::string>{"once", "echo once", "other", "echo other"}));
+}
+
 TEST_F(Sessions, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
     const auto deadly = request("gated", "deadly");
     std::vector<std::unique_ptr<TestEngine>> dead;  // the gate still refers to them

@@ -18,6 +18,8 @@ using base::ThreadId;
 
 constexpr std::size_t kReadersMax = 8;  // states of one search read at a time
 constexpr base::Duration kWakeEvery = std::chrono::seconds{10};
+// A search says how many there are up to here, and past it that there are more; /count counts all.
+constexpr std::int64_t kTotalMax = 10'000;
 constexpr std::size_t kSearchBytesMax = 64U << 20U;  // of values in one search answer
 
 const std::vector<std::string_view> kMembers{"thread_id", "created_at", "updated_at", "metadata",
@@ -340,6 +342,7 @@ base::Task<Api::Outcome> Api::search_threads(Call& call) {
     const bool is_last = rows->size() < static_cast<std::size_t>(filter.limit);
     auto total = seen;
     if (!is_last || rows->empty()) {
+        filter.count_max = std::max(kTotalMax, seen + 1);
         const auto count = co_await base::from_callback<base::Result<std::int64_t>>(
             [&](auto done) { store().count_threads(filter, std::move(done)); });
         if (!count) {

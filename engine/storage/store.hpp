@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -207,6 +208,7 @@ struct ThreadFilter {
     bool ascending = false;
     std::int32_t limit = 10;  ///< 1..1000
     std::int32_t offset = 0;
+    std::int64_t count_max = std::numeric_limits<std::int64_t>::max();  ///< counts go no further
 };
 
 struct RunFilter {

@@ -248,6 +248,10 @@ TEST_P(SearchTest, FiltersByIdStatusAndMetadata) {
     filter.status = ThreadStatus::idle;
     filter.limit = 1;
     EXPECT_EQ(*engine_->count(filter), 2) << "a count has no page";
+    filter.count_max = 1;
+    EXPECT_EQ(*engine_->count(filter), 1) << "and goes so far";
+    filter.count_max = 3;
+    EXPECT_EQ(*engine_->count(filter), 2);
     filter = {};
     filter.metadata_contains = R"({"tags":["t4"]})";
     EXPECT_EQ(found(filter), (std::vector{4}));

@@ -583,7 +583,7 @@ std::vector<ThreadRow> Database::search_threads(const ThreadFilter& filter) cons
 
 std::int64_t Database::count_threads(const ThreadFilter& filter) const {
     const std::lock_guard lock{mutex_};
-    return static_cast<std::int64_t>(matching(filter).size());
+    return std::min(static_cast<std::int64_t>(matching(filter).size()), filter.count_max);
 }
 
 }  // namespace heddle::storage::memory

@@ -362,7 +362,9 @@ Answer<std::int64_t> count_threads(Connection& connection,
                                    const ThreadFilter& filter,
                                    base::Instant deadline) {
     Parameters parameters;
-    const auto sql = "SELECT count(*) FROM threads t" + conditions(filter, parameters);
+    auto sql = "SELECT count(*) FROM (SELECT 1 FROM threads t" + conditions(filter, parameters);
+    parameters.add(filter.count_max);
+    sql += " LIMIT $" + std::to_string(parameters.values().size()) + "::int8) counted";
     return answer<std::int64_t>(
         connection.execute_text(sql, parameters, deadline),
         [](const pqxx::result& rows) { return rows[0][0].as<std::int64_t>(); });

@@ -325,8 +325,10 @@ std::vector<ThreadRow> search_threads(Connection& connection, const ThreadFilter
 }
 
 std::int64_t count_threads(Connection& connection, const ThreadFilter& filter) {
-    Query query{connection, "SELECT count(*) FROM threads" + conditions(filter)};
+    Query query{connection,
+                "SELECT count(*) FROM (SELECT 1 FROM threads" + conditions(filter) + " LIMIT ?)"};
     bind_conditions(query, filter);
+    query.bind(filter.count_max);
     return query.step() ? query.integer(0) : 0;
 }
 

@@ -76,11 +76,38 @@ base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string t
     co_return Answer{Streamed{}};
 }
 
-// One reader's way through a log.
+// Sees to it that nobody reads tokens of an attempt that was not announced: not even who has read
+// past the announcement in another engine's memory, or what has made it through without it.
+class Announcer {
+public:
+    Announcer(const base::RunId& run, const std::optional<EventId>& after)
+        : run_{run}, known_{after && !after->is_of_end() ? std::max(1U, after->attempt) : 1U} {}
+
+    void append(std::string& out, const scheduler::LoggedEvent& event) {
+        if (!event.id.is_of_end() && event.id.attempt > known_) {
+            known_ = event.id.attempt;
+            if (event.mode) {
+                append_event(out, "metadata",
+                             scheduler::run_metadata(run_, static_cast<std::int32_t>(known_)),
+                             EventId{event.id.rows, known_, 0}.to_string());
+            }
+        }
+        append_logged(out, event);
+    }
+
+private:
+    base::RunId run_;
+    std::uint32_t known_;
+};
+
+// One reader's way through a run's log.
 class LogReader {
 public:
-    LogReader(scheduler::RunLog& log, std::vector<StreamMode> modes, EventId after)
-        : log_{log}, modes_{std::move(modes)}, position_{after} {}
+    LogReader(scheduler::Run& run, std::vector<StreamMode> modes, std::optional<EventId> after)
+        : log_{run.log()},
+          modes_{std::move(modes)},
+          position_{after.value_or(EventId{})},
+          announcer_{run.row().id, after} {}
 
     /// Appends what is there: whole events, until there are kBatchBytes. One event may be longer.
     void take(std::string& out) {
@@ -111,7 +138,7 @@ private:
         gap_ = gap_ || position_ < log_.dropped_to();
         position_ = event->id;
         if (wanted) {
-            append_logged(out, *event);
+            announcer_.append(out, *event);
         }
         return true;
     }
@@ -119,6 +146,7 @@ private:
     scheduler::RunLog& log_;
     std::vector<StreamMode> modes_;
     EventId position_;
+    Announcer announcer_;
     bool gap_ = false;
 };
 
@@ -191,7 +219,7 @@ base::Task<Api::Outcome> Api::answer_at_end(Call& call,
 base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run, StreamPlan plan) {
     auto& sink = call.sink;
     auto& log = run->log();
-    LogReader reader{log, plan.modes, plan.after.value_or(EventId{})};
+    LogReader reader{*run, plan.modes, plan.after};
     auto head = stream_head(run->row(), plan.stateless);
     if (!plan.after) {
         append_metadata(head.body, run->row());
@@ -296,22 +324,15 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
     auto head = stream_head(row, plan.stateless);
     if (!plan.after) {
         append_metadata(head.body, row);
-        if (row.attempt > 1) {
-            // Its own announcement may have gone with tokens that nobody kept. Who goes on from
-            // here in another engine's memory may find some.
-            constexpr std::int32_t kMost = EventId::kAttemptMax - 1;
-            const auto attempt = static_cast<std::uint32_t>(std::min(row.attempt, kMost));
-            append_event(head.body, "metadata", scheduler::run_metadata(row.id, row.attempt),
-                         EventId{0, attempt, 0}.to_string());
-        }
     }
     call.sink.start(std::move(head));
+    Announcer announcer{row.id, plan.after};
     for (const auto& event : *events) {
         if (has_gap || !wants(plan.modes, event.mode) || (plan.after && event.id <= *plan.after)) {
             continue;
         }
         std::string text;
-        append_logged(text, event);
+        announcer.append(text, event);
         const auto written = co_await call.sink.write(std::move(text));
         if (!written) {
             co_return Answer{Streamed{}};

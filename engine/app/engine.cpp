@@ -153,7 +153,9 @@ void Engine::Impl::stop() {
     if (ownership != nullptr) {
         ownership->stop();
     }
-    if (shards != nullptr) {
+    if (scheduler != nullptr) {
+        scheduler->stop();
+    } else if (shards != nullptr) {
         shards->stop();
     }
     store.reset();

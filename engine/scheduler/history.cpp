@@ -123,6 +123,30 @@ base::Status fill_values(const Rows& chain, const Catalog& catalog, std::vector<
     return base::ok();
 }
 
+// What a state shows beside its row and its values.
+base::Task<base::Result<std::optional<StateAt>>> complete(storage::Store& store,
+                                                          base::ThreadId thread,
+                                                          StateAt at) {
+    std::vector<StateAt> wanted;
+    wanted.push_back(std::move(at));
+    const auto shown = co_await load_interrupts(store, thread, wanted);
+    if (!shown) {
+        co_return shown.error();
+    }
+    auto& state = wanted.front();
+    const auto parent = state.row.parent;
+    if (parent != storage::kNoSeq && state.parent_checkpoint.is_nil()) {
+        auto found = co_await list_rows(store, thread, parent + 1, 1);
+        if (!found) {
+            co_return std::move(found).error();
+        }
+        if (!found->empty()) {
+            state.parent_checkpoint = found->front().checkpoint_id;
+        }
+    }
+    co_return std::optional<StateAt>{std::move(state)};
+}
+
 }  // namespace
 
 base::Task<base::Result<std::optional<StateAt>>> read_state(
@@ -151,24 +175,37 @@ base::Task<base::Result<std::optional<StateAt>>> read_state(
     }
     at->values = values->to_text();
     at->parent_checkpoint = (*rows)->parent;
-    std::vector<StateAt> wanted;
-    wanted.push_back(std::move(*at));
-    const auto shown = co_await load_interrupts(store, thread, wanted);
-    if (!shown) {
-        co_return shown.error();
+    co_return co_await complete(store, thread, std::move(*at));
+}
+
+base::Task<base::Result<std::optional<StateAt>>> read_newest_state(storage::Store& store,
+                                                                   const Catalog& catalog,
+                                                                   base::ThreadId thread,
+                                                                   KnownValues known) {
+    auto rows = co_await list_rows(store, thread, storage::kNoSeq, 2);
+    if (!rows) {
+        co_return std::move(rows).error();
     }
-    auto& state = wanted.front();
-    const auto parent = state.row.parent;
-    if (parent != storage::kNoSeq && state.parent_checkpoint.is_nil()) {
-        auto found = co_await list_rows(store, thread, parent + 1, 1);
-        if (!found) {
-            co_return std::move(found).error();
-        }
-        if (!found->empty()) {
-            state.parent_checkpoint = found->front().checkpoint_id;
-        }
+    if (rows->empty()) {
+        co_return std::optional<StateAt>{};
     }
-    co_return std::optional<StateAt>{std::move(state)};
+    auto at = describe(std::move(rows->front()));
+    if (!at) {
+        co_return std::move(at).error();
+    }
+    const auto channels = channels_of(at->head, catalog);
+    if (!channels) {
+        co_return channels.error();
+    }
+    auto values = known(at->row.checkpoint_id, **channels);
+    if (!values) {
+        co_return co_await read_state(store, catalog, thread, std::nullopt);
+    }
+    at->values = std::move(*values);
+    if (rows->size() > 1 && rows->back().seq == at->row.parent) {
+        at->parent_checkpoint = rows->back().checkpoint_id;
+    }
+    co_return co_await complete(store, thread, std::move(*at));
 }
 
 base::Task<base::Result<std::vector<StateAt>>> read_history(

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/graph/row_events.hpp"
@@ -20,6 +22,18 @@ base::Task<base::Result<std::optional<StateAt>>> read_state(
     const Catalog& catalog,
     base::ThreadId thread,
     std::optional<base::CheckpointId> checkpoint);
+
+/// The values at a checkpoint, through the channels of the graph that made it, if they are in
+/// memory: compact JSON text.
+using KnownValues =
+    std::function<std::optional<std::string>(const base::CheckpointId&, const graph::Channels&)>;
+
+/// The same of the newest checkpoint, which is likely to be known: of the store's rows only the
+/// newest is read, and says which checkpoint that is.
+base::Task<base::Result<std::optional<StateAt>>> read_newest_state(storage::Store& store,
+                                                                   const Catalog& catalog,
+                                                                   base::ThreadId thread,
+                                                                   KnownValues known);
 
 /// Newest first, at most `limit` (1..1000); reads each snapshot chain once, however many of its
 /// rows are asked for.

@@ -139,6 +139,8 @@ public:
     /// This engine leaves: each thread goes to whoever wants it next as soon as its superstep is on
     /// disk. Clients get `unavailable`; the runs go on elsewhere, and it counts as no attempt.
     void hand_over_all();
+    /// See Scheduler::stop(). Called when the shard has stopped, from any OS thread.
+    void drop_waiters();
     /// @return runs waiting or executing
     [[nodiscard]] std::size_t active_runs() const noexcept;
 
@@ -163,6 +165,10 @@ public:
               const Catalog& catalog,
               observe::Metrics& metrics,
               SchedulerLimits limits);
+
+    /// Stops the shards for good, and lets go of the coroutines that wait in sessions, which they
+    /// hold in turn. Their loops must still be there, and the scheduler until they are not.
+    void stop();
 
     [[nodiscard]] ShardScheduler& at(std::size_t shard_index) { return *shards_[shard_index]; }
     [[nodiscard]] ShardScheduler& of(const base::ThreadId& thread) {

@@ -28,12 +28,6 @@ ShardScheduler::Sessions::Sessions(base::Shard& shard,
                [this](const base::ThreadId& thread, bool again) { forget(thread, again); },
                [this](const RunHandle& run) { keep_ended(run); }} {}
 
-ShardScheduler::Sessions::~Sessions() {
-    for (auto& [thread, entry] : sessions_) {
-        entry.session->drop_waiters();
-    }
-}
-
 // NOLINTNEXTLINE: see RunHandle
 std::shared_ptr<ThreadSession> ShardScheduler::Sessions::begin(const base::ThreadId& thread,
                                                                OpenOptions options) {
@@ -259,6 +253,12 @@ void ShardScheduler::Sessions::hand_over_all() {
     }
     for (const auto& session : all) {
         session->hand_over();
+    }
+}
+
+void ShardScheduler::Sessions::drop_waiters() {
+    for (auto& [thread, entry] : sessions_) {
+        entry.session->drop_waiters();
     }
 }
 

@@ -36,9 +36,6 @@ public:
              const Catalog& catalog,
              observe::Metrics& metrics,
              SchedulerLimits limits);
-    ~Sessions();
-    Sessions(const Sessions&) = delete;
-    Sessions& operator=(const Sessions&) = delete;
 
     /// The session of a thread that is likely to be new; the first write of its first run makes it.
     /// @return nullptr if it must be asked for by open()
@@ -58,6 +55,7 @@ public:
     void recover(base::ThreadId thread);
     void abandon_all();
     void hand_over_all();
+    void drop_waiters();
     [[nodiscard]] SessionContext& context() noexcept { return context_; }
 
 private:

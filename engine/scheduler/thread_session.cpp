@@ -68,6 +68,13 @@ base::Task<base::Status> ThreadSession::wait_made() {
     co_return not_made_ ? *not_made_ : *lost_;
 }
 
+std::optional<std::string> ThreadSession::values_at(const base::CheckpointId& checkpoint,
+                                                    const graph::Channels& channels) const {
+    const bool is_there = position_ && position_->checkpoint_id == checkpoint &&
+                          graph_ != nullptr && graph_->channels.get() == &channels;
+    return is_there ? std::optional{position_->state.to_text()} : std::nullopt;
+}
+
 RunHandle ThreadSession::find_run(const base::RunId& run) const {
     const auto at = runs_.find(run);
     return at == runs_.end() ? nullptr : at->second;

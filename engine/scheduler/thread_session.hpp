@@ -71,6 +71,11 @@ public:
         return queue_.waiting() + (queue_.executing() ? 1 : 0);
     }
     [[nodiscard]] RunHandle find_run(const base::RunId& run) const;
+    /// It has read, or made, the state that the thread stands at.
+    [[nodiscard]] bool has_position() const noexcept { return position_.has_value(); }
+    /// @return nullopt unless that is the state of `checkpoint`, read through `channels`
+    [[nodiscard]] std::optional<std::string> values_at(const base::CheckpointId& checkpoint,
+                                                       const graph::Channels& channels) const;
 
     /// Resumes when the thread is there. @return what kept it from being made, as Store::create()
     base::Task<base::Status> wait_made();

@@ -433,9 +433,12 @@ public:
         });
     }
     void load_thread(ThreadId thread, Completion<Result<storage::ThreadRow>> done) override {
-        wire_->read<storage::ThreadRow>(std::move(done), [wire = wire_, thread](auto answer) {
-            wire->inner().load_thread(thread, std::move(answer));
-        });
+        wire_->read<storage::ThreadRow>(
+            std::move(done),
+            [wire = wire_, thread](auto answer) {
+                wire->inner().load_thread(thread, std::move(answer));
+            },
+            thread);
     }
     void load_chain(ThreadId thread, storage::Seq at, Completion<Result<Rows>> done) override {
         wire_->read<Rows>(
@@ -489,15 +492,18 @@ public:
     void load_run(ThreadId thread,
                   storage::RunId run,
                   Completion<Result<storage::RunRow>> done) override {
-        wire_->read<storage::RunRow>(std::move(done), [wire = wire_, thread, run](auto answer) {
-            const auto* known = wire->watch().find_run(thread, run);
-            if (wire->fault() == Fault::ended_runs_forgotten && known != nullptr &&
-                storage::is_final(known->status)) {
-                answer(Error{ErrorCode::not_found, "run not found"});
-                return;
-            }
-            wire->inner().load_run(thread, run, std::move(answer));
-        });
+        wire_->read<storage::RunRow>(
+            std::move(done),
+            [wire = wire_, thread, run](auto answer) {
+                const auto* known = wire->watch().find_run(thread, run);
+                if (wire->fault() == Fault::ended_runs_forgotten && known != nullptr &&
+                    storage::is_final(known->status)) {
+                    answer(Error{ErrorCode::not_found, "run not found"});
+                    return;
+                }
+                wire->inner().load_run(thread, run, std::move(answer));
+            },
+            thread);
     }
     void find_run(storage::RunId run, Completion<Result<storage::RunRow>> done) override {
         wire_->read<storage::RunRow>(std::move(done), [wire = wire_, run](auto answer) {
@@ -508,9 +514,11 @@ public:
                    storage::RunFilter filter,
                    Completion<Result<std::vector<storage::RunRow>>> done) override {
         wire_->read<std::vector<storage::RunRow>>(
-            std::move(done), [wire = wire_, thread, filter](auto answer) {
+            std::move(done),
+            [wire = wire_, thread, filter](auto answer) {
                 wire->inner().list_runs(thread, filter, std::move(answer));
-            });
+            },
+            thread);
     }
     void search_threads(storage::ThreadFilter filter,
                         Completion<Result<std::vector<storage::ThreadRow>>> done) override {

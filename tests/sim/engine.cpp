@@ -53,7 +53,7 @@ Engine::~Engine() {
         open_.clear();
         store_.reset();
         ownership_->stop();
-        shards_->stop();
+        scheduler_->stop();
         shards_.reset();
         ownership_.reset();
         api_.reset();

@@ -91,8 +91,7 @@ void Ledger::event(Reading& reading, const StreamEvent& event) {
     }
     const bool is_step = id->attempt == 0;
     const bool is_end = id->attempt == scheduler::EventId::kAttemptMax;
-    // What durability exit has shown may have to be done again, and its readers are ahead then.
-    if (!is_step && !is_end && id->attempt > reading.attempt && !told.exits) {
+    if (!is_step && !is_end && id->attempt > reading.attempt) {
         world_.fail("{}: {} of attempt {} was not announced", reading.tag, event.name, id->attempt);
     }
     const auto run = told.run ? watch_.find_run(told.thread, *told.run) : nullptr;

@@ -232,7 +232,7 @@ TestApi::~TestApi() {
     gate.open();
     ownership_->leave();
     ownership_->stop();
-    shards_->stop();
+    scheduler_->stop();
     store_.reset();
     shards_.reset();
 }

@@ -384,6 +384,51 @@ TEST_F(Sessions, AnotherAssistantGoesOnWithTheSameThread) {
     EXPECT_TRUE(is_linear(*engine));
 }
 
+TEST_F(Sessions, TheStateInMemoryIsTheOneOnDisk) {
+    // The owner has it in memory, the other engine reads it back.
+    const auto owner = make_engine();
+    const auto other = make_engine();
+    const auto state = [this](TestEngine& engine) {
+        using Found = base::Result<std::optional<StateAt>>;
+        auto found = engine.on_shard<Found>(
+            thread_, [thread = thread_](ShardScheduler& on) -> base::Task<Found> {
+                co_return co_await on.load_state(thread, std::nullopt);
+            });
+        EXPECT_TRUE(found && *found);
+        return found && *found ? **found : StateAt{};
+    };
+    const auto compare = [&] {
+        const auto here = state(*owner);
+        const auto there = state(*other);
+        EXPECT_EQ(here.values, there.values);
+        EXPECT_EQ(here.row.checkpoint_id, there.row.checkpoint_id);
+        EXPECT_EQ(here.row.seq, there.row.seq);
+        EXPECT_EQ(here.parent_checkpoint, there.parent_checkpoint);
+        EXPECT_EQ(here.head.next, there.head.next);
+        return here.row.seq;
+    };
+    gate_.open();
+    for (const auto* text : {"one", "two"}) {
+        ASSERT_TRUE(run(*owner, request("gated", text)));
+        compare();
+    }
+    gate_.close();
+    const auto arrived = gate_.arrived();
+    auto held = request("gated", "three");
+    held.durability = Durability::exit;
+    const auto waits = accept(*owner, held);
+    ASSERT_TRUE(waits);
+    const auto until = soon();
+    while (gate_.arrived() == arrived) {
+        ASSERT_LT(base::system_clock().now(), until);
+        std::this_thread::yield();
+    }
+    EXPECT_EQ(compare(), 5) << "what it has made so far is not on disk";
+    gate_.open();
+    ASSERT_TRUE(wait_for_end(*owner, *waits));
+    EXPECT_EQ(compare(), 8);
+}
+
 class SessionsByDurability : public Sessions, public testing::WithParamInterface<Durability> {};
 
 TEST_P(SessionsByDurability, EveryDurabilityHasTheStepsOnDiskWhenTheRunHasEnded) {

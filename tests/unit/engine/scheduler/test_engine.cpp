@@ -71,6 +71,11 @@ void Gate::open() {
     }
 }
 
+void Gate::close() {
+    const std::lock_guard lock{mutex_};
+    open_ = false;
+}
+
 std::size_t Gate::arrived() const {
     const std::lock_guard lock{mutex_};
     return arrived_;
@@ -101,13 +106,15 @@ TestEngine::~TestEngine() {
         ownership_->leave();
     }
     ownership_->stop();
-    shards_->stop();
+    scheduler_->stop();
+    store_.reset();
+    shards_.reset();
 }
 
 void TestEngine::kill() {
     killed_ = true;
     ownership_->stop();
-    shards_->stop();
+    scheduler_->stop();
 }
 
 }  // namespace heddle::scheduler::test

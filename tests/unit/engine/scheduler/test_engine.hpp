@@ -20,6 +20,8 @@ public:
     base::Task<> pass();
     /// Lets everybody through who waits or will come.
     void open();
+    /// Who comes from now on waits again.
+    void close();
     /// How many have arrived so far.
     [[nodiscard]] std::size_t arrived() const;
 

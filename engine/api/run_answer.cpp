@@ -19,8 +19,9 @@ using scheduler::EventId;
 
 // Events that wait in the log go out together up to here: one frame instead of many.
 constexpr std::size_t kBatchBytes = 32U << 10U;
-// More than an event's field names, its mode's name and its id come to.
-constexpr std::size_t kFramingBytes = 96;
+// More than an event's field names, its mode's name and its id come to, with the announcement of an
+// attempt before it.
+constexpr std::size_t kFramingBytes = 256;
 constexpr base::Duration kEndWaitMax = std::chrono::seconds{30};
 
 std::string_view event_name(StreamMode mode) noexcept {

@@ -260,12 +260,21 @@ void ShardScheduler::Sessions::drop_waiters() {
     for (auto& [thread, entry] : sessions_) {
         entry.session->drop_waiters();
     }
+    for (const auto& each : forgotten_) {
+        if (const auto session = each.lock()) {
+            session->drop_waiters();
+        }
+    }
 }
 
 void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover) {
     const auto at = sessions_.find(thread);
     if (at == sessions_.end()) {
         return;
+    }
+    std::erase_if(forgotten_, [](const auto& each) { return each.expired(); });
+    if (!at->second.session->is_idle()) {
+        forgotten_.push_back(at->second.session);
     }
     by_use_.erase(at->second.at);
     sessions_.erase(at);

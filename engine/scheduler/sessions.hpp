@@ -5,6 +5,7 @@
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "engine/base/signal.hpp"
 #include "engine/scheduler/thread_session.hpp"
@@ -90,7 +91,8 @@ private:
     SchedulerLimits limits_;
     SessionContext context_;
     std::unordered_map<base::ThreadId, Entry> sessions_;
-    std::list<base::ThreadId> by_use_;                                      ///< newest first
+    std::list<base::ThreadId> by_use_;                     ///< newest first
+    std::vector<std::weak_ptr<ThreadSession>> forgotten_;  ///< with a write on its way
     std::unordered_map<base::ThreadId, std::shared_ptr<Opening>> opening_;  // NOLINT
     std::unordered_set<base::ThreadId> recovering_;
     std::deque<Ended> ended_;

@@ -50,7 +50,8 @@ void Loop::on_frame(PeerId from, std::string_view frame) {
         return;
     }
     auto& peer = *at->second;
-    peer.hearing.on_frame(now_);
+    // Not the round's time: the process may have stood still since it began.
+    peer.hearing.on_frame(base::system_clock().now());
     std::visit([&](auto&& each) { on(peer, std::move(each)); }, std::move(message));
 }
 

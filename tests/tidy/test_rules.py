@@ -68,8 +68,19 @@ def test_shapes():
 def test_a_report_of_ctest_is_judged(tmp_path, cases, well):
     report = tmp_path / "report.xml"
     report.write_text(f"<testsuite>{cases}</testsuite>")
-    assert junit.verdict(report)[0] == well
-    assert junit.verdict(tmp_path / "none.xml")[0] is False
+    assert junit.verdict(junit.cases_of(report))[0] == well
+    assert junit.verdict(junit.cases_of(tmp_path / "none.xml"))[0] is False
+
+
+def test_how_failed_tests_ended_is_told(tmp_path):
+    report = tmp_path / "report.xml"
+    output = "\n".join(f"line {i}" for i in range(junit.OUTPUT_LINES + 1))
+    report.write_text('<testsuite><testcase name="good" status="run"/>'
+                      f'<testcase name="bad" status="fail"><system-out>{output}</system-out>'
+                      "</testcase></testsuite>")
+    told = list(junit.failures(junit.cases_of(report)))
+    assert told[0] == "--- bad" and told[1] == "line 1" and told[-1].startswith("line ")
+    assert len(told) == junit.OUTPUT_LINES + 1
 
 
 def packages(tmp_path, *arguments, rows):

@@ -116,6 +116,23 @@ TEST(Threads, RefuseWhatTheyDoNotObey) {
     EXPECT_EQ(api.call("POST", "/threads", "{").status, 400);
 }
 
+TEST(Threads, ASearchCountsToTenThousandOrToItsPage) {
+    TestApi api;
+    for (int i = 0; i < 10'003; ++i) {
+        ASSERT_EQ(api.call("POST", "/threads", "{}").status, 200);
+    }
+    const auto search = [&api](const char* body) {
+        const auto found = api.call("POST", "/threads/search", body);
+        return std::pair{found.header("x-pagination-total"), found.header("x-pagination-next")};
+    };
+    using Pages = std::pair<std::string, std::string>;
+    EXPECT_EQ(search(R"({"limit":1,"select":["thread_id"]})"), (Pages{"10000", "1"}));
+    EXPECT_EQ(search(R"({"limit":1,"offset":10000,"select":["thread_id"]})"),
+              (Pages{"10002", "10001"}));
+    EXPECT_EQ(search(R"({"limit":3,"offset":10000,"select":["thread_id"]})"), (Pages{"10003", ""}));
+    EXPECT_EQ(api.call("POST", "/threads/count", "{}").body, "10003");
+}
+
 TEST(Threads, AreSearchedWithTheirValuesAndCounted) {
     TestApi api;
     for (int i = 0; i < 12; ++i) {

@@ -99,6 +99,7 @@ api::Plan FakeApi::plan(api::Request& request) {
 
 base::Task<std::optional<base::ThreadId>> FakeApi::handle(api::Request& request,
                                                           api::ResponseSink& sink) {
+    late += request.late ? 1 : 0;
     ++handled;
     if (request.path == "/elsewhere") {
         const auto wanted = *base::ThreadId::parse(request.body);

@@ -66,6 +66,7 @@ public:
                                                      api::ResponseSink& sink) override;
 
     std::atomic<int> handled{0};
+    std::atomic<int> late{0};             ///< of those
     std::atomic<int> gone{0};             ///< requests of /hold and /stream whose client went
     std::atomic<std::size_t> written{0};  ///< bytes of /stream that write() has taken
 };

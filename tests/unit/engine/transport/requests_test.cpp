@@ -61,6 +61,31 @@ TEST(Transport, AnswersAtOnceInOneFrame) {
     EXPECT_EQ(engine.api.handled, 0);
 }
 
+TEST(Transport, WhatComesBehindASilenceMayHaveGoneElsewhere) {
+    TestTransport engine;
+    Edge edge{engine.endpoint()};
+    const auto ask = [&edge](wire::RequestId id, bool in_parts) {
+        auto request = Edge::request(id, "POST", "/echo");
+        request.body_complete = !in_parts;
+        edge.send(request);
+        if (in_parts) {
+            edge.send(wire::Body{id, "body", true});
+        }
+        while (edge.receive<wire::Head>().id != id && !testing::Test::HasFailure()) {
+        }
+    };
+    (void)edge.ping();
+    ask(1, false);
+    ask(2, true);
+    EXPECT_EQ(engine.api.late, 0);
+    const auto until = base::system_clock().now() + std::chrono::milliseconds{1450};
+    wait_until([until] { return base::system_clock().now() >= until; }, "the edge says nothing");
+    ask(3, false);
+    EXPECT_EQ(engine.api.late, 1);
+    ask(4, true);
+    EXPECT_EQ(engine.api.late, 2) << "right behind the first";
+}
+
 TEST(Transport, GarbageIsCountedAndHarmless) {
     TestTransport engine;
     Edge edge{engine.endpoint()};

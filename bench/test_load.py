@@ -63,6 +63,7 @@ class AgainstNginx(unittest.TestCase):
 
     def test_counts_what_nginx_counts(self):
         before = self.requests_seen()
+        started = time.monotonic()
         status, result, errors = load(self.nginx.url("/ok?timed"), "--connections", 16,
                                       "--warmup", 0.2, "--duration", 1, "--expect", '"ok":true')
         self.assertEqual((status, errors), (0, ""))
@@ -74,6 +75,7 @@ class AgainstNginx(unittest.TestCase):
         self.assertEqual(result["body_bytes"], 11 * seen)
         self.assertEqual(result["connects"], 16)
         self.assertGreaterEqual(result["seconds"], 0.99)
+        self.assertLess(result["seconds"] + 0.2, time.monotonic() - started)
         self.assertAlmostEqual(result["rps"], result["requests"] / result["seconds"],
                                delta=0.001 * result["rps"])
         self.assertLess(result["requests"], seen)  # the warm-up is not in the figures
@@ -238,7 +240,8 @@ class AgainstAnOddServer(unittest.TestCase):
         status, result, _ = self.run_load("/slow", "--requests", 20, "--connections", 2)
         self.assertEqual(status, 0)
         self.assertGreaterEqual(result["latency_us"]["min"], DELAY_SECONDS * 1e6 * 0.98)
-        self.assertLess(result["latency_us"]["p50"], result["seconds"] * 1e6)
+        # Two clients wait all the time; ten of the twenty waits are no shorter than the median.
+        self.assertLess(result["latency_us"]["p50"], result["seconds"] * 1e6 * 2 / 10 * 1.01)
         self.assertLess(result["rps"], 2 / DELAY_SECONDS * 1.03)
 
 

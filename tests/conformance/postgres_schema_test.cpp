@@ -1,6 +1,9 @@
 #include <sstream>
 
+#include <fmt/format.h>
+
 #include "engine/storage/postgres/postgres_store.hpp"
+#include "engine/storage/postgres/write_statements.hpp"
 #include "tests/conformance/fixture.hpp"
 #include "tests/conformance/postgres_cluster.hpp"
 
@@ -63,6 +66,28 @@ TEST_F(PostgresSchema, ThreadsFromBeforeRetentionAreReadAsTheyWere) {
     EXPECT_EQ(row->ttl, std::nullopt);
     EXPECT_EQ(seqs(*engine->chain(thread)), (std::vector<storage::Seq>{0, 1}));
     EXPECT_EQ(engine->search({})->size(), 1U);
+}
+
+TEST_F(PostgresSchema, TheServerUnderstandsAWriteOfEverySetOfParts) {
+    using storage::postgres::WritePart;
+    using storage::postgres::WriteParts;
+    constexpr int kAtOnce = 16;  // one command line has room for these
+    std::string text;
+    int statements = 0;
+    for (unsigned bits = 1; bits < WriteParts::kSets; ++bits) {
+        const WriteParts parts{static_cast<std::uint8_t>(bits)};
+        if (!parts.has(WritePart::threads) && !parts.has(WritePart::new_threads)) {
+            continue;
+        }
+        const auto& statement = storage::postgres::write_statement_of(parts);
+        text += fmt::format("PREPARE {} AS {};", statement.name, statement.sql);
+        if (++statements % kAtOnce == 0) {
+            EXPECT_EQ(sql(text + "SELECT count(*) FROM pg_prepared_statements"),
+                      std::to_string(kAtOnce));
+            text.clear();
+        }
+    }
+    EXPECT_EQ(statements, 192);
 }
 
 // The tables that have rows of threads, and their unique indexes: "table index column,column".

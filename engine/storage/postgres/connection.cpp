@@ -177,7 +177,6 @@ void Connection::set_up(Role role) {
     is_pooled_ = row[0].as<int>() != session_->backendpid();
     if (!is_pooled_) {
         transaction.exec(session_settings(endpoint_, role));
-        prepare_all(*session_);
     } else if (!row[1].as<bool>()) {
         throw std::runtime_error{
             "through a pooler the role itself needs synchronous_commit = on and "
@@ -228,6 +227,9 @@ Executed Connection::execute(const Statement& statement,
         if (is_pooled_) {
             return transaction.exec_params(statement.sql,
                                            pqxx::prepare::make_dynamic_params(parameters.values()));
+        }
+        if (prepared_.insert(statement.name).second) {
+            session_->prepare(statement.name, statement.sql);
         }
         return transaction.exec_prepared(statement.name,
                                          pqxx::prepare::make_dynamic_params(parameters.values()));

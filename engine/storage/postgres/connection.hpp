@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 
 #include <pqxx/pqxx>
 
@@ -75,6 +76,7 @@ public:
     [[nodiscard]] bool is_pooled() const noexcept { return is_pooled_; }
     [[nodiscard]] bool is_usable() const noexcept { return is_usable_; }
 
+    /// Prepares the statement when it is first used.
     /// @param deadline  past it the connection is given up; at least a second is granted
     Executed execute(const Statement& statement,
                      const Parameters& parameters,
@@ -99,6 +101,7 @@ private:
     Endpoint endpoint_;
     bool is_usable_ = true;
     bool is_pooled_ = false;
+    std::unordered_set<std::string_view> prepared_;
 };
 
 }  // namespace heddle::storage::postgres

@@ -21,8 +21,7 @@ const Statement kPrune{
     " - i.kept AND NOT EXISTS (SELECT 1 FROM heddle.journal j WHERE j.thread_key = i.key "
     "AND j.seq >= i.first AND j.run_id = r.run_id) "
     "AND " HEDDLE_PG_IN_OK("i.key") ") "
-    "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
-    "FROM i WHERE (i.key IN (SELECT key FROM ok)) IS NOT TRUE"};
+    "SELECT key FROM ok"};
 
 const Statement kSetTtl{
     "set_ttl",
@@ -31,8 +30,7 @@ const Statement kSetTtl{
     " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int2[]) AS i (key, epoch, ttl, strategy) "
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
     "AND t.batch < $7 RETURNING t.thread_key AS key) "
-    "SELECT i.key, EXISTS (SELECT 1 FROM heddle.threads t WHERE t.thread_key = i.key) "
-    "FROM unnest($3::int8[]) AS i (key) WHERE (i.key IN (SELECT key FROM ok)) IS NOT TRUE"};
+    "SELECT key FROM ok"};
 
 // Of what nobody alive owns each engine gets its share: if several claimed the same threads at
 // once, the claims of everybody else would wait behind them.

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <pqxx/pqxx>
-
-/// Every statement of the driver. They name the schema and set what they need themselves, so that
-/// they mean the same in any session.
+/// Every statement of the driver but those that write (write_statements.hpp). They name the schema
+/// and set what they need themselves, so that they mean the same in any session. Those that change
+/// threads return the keys of the threads they changed: where the caller's epoch still held.
 namespace heddle::storage::postgres {
 
 struct Statement {
@@ -11,17 +10,12 @@ struct Statement {
     const char* sql;
 };
 
-extern const Statement kWrite;
-// Each takes the parameters of kWrite, then those of the threads that it makes, then those of tool
-// calls.
-extern const Statement kWriteCalls;
-extern const Statement kWriteNew;
-extern const Statement kWriteNewCalls;
 extern const Statement kDelete;
 extern const Statement kRollBack;
 extern const Statement kPrune;
 extern const Statement kSetTtl;
 extern const Statement kFence;
+extern const Statement kExisting;
 extern const Statement kHasJournal;
 extern const Statement kHasRun;
 extern const Statement kNextKeys;
@@ -47,10 +41,6 @@ extern const Statement kLoadCalls;
 extern const Statement kLoadRun;
 extern const Statement kFindRun;
 extern const Statement kListRuns;
-
-/// Makes the statements known to a session; each is prepared when it is first used.
-/// @throw as pqxx
-void prepare_all(pqxx::connection& session);
 
 /// How many keys one value of the sequence stands for (migrations.cpp, INCREMENT BY).
 inline constexpr long long kKeyBlock = 1024;

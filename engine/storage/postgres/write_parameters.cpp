@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "engine/base/clock.hpp"
+#include "engine/storage/postgres/write_statements.hpp"
 
 namespace heddle::storage::postgres {
 namespace {
@@ -162,28 +163,32 @@ void add_new_runs(Parameters& parameters, const std::vector<PlannedRun>& runs) {
     }
 }
 
-void add_updates(Parameters& parameters, const BatchPlan& plan) {
+void add_run_updates(Parameters& parameters, const std::vector<PlannedUpdate>& updates) {
     BinaryArray key{ElementType::int8};
     BinaryArray id{ElementType::uuid};
     BinaryArray status{ElementType::int2};
     BinaryArray attempt{ElementType::int4};
     BinaryArray error{ElementType::text};
-    for (const auto& [thread, update] : plan.run_updates) {
+    for (const auto& [thread, update] : updates) {
         key.add_int8(thread);
         id.add(update->id);
         status.add_int2(static_cast<std::int16_t>(update->status));
         attempt.add_int4(update->attempt);
         error.add_bytes(update->error);
     }
-    BinaryArray deleted_key{ElementType::int8};
-    BinaryArray deleted_id{ElementType::uuid};
-    for (const auto& [thread, run] : plan.deleted_runs) {
-        deleted_key.add_int8(thread);
-        deleted_id.add(run);
-    }
-    for (auto* array : {&key, &id, &status, &attempt, &error, &deleted_key, &deleted_id}) {
+    for (auto* array : {&key, &id, &status, &attempt, &error}) {
         parameters.add(std::move(*array));
     }
+}
+
+void add_deleted_runs(Parameters& parameters, const std::vector<PlannedDelete>& deleted) {
+    BinaryArray key{ElementType::int8};
+    BinaryArray id{ElementType::uuid};
+    for (const auto& [thread, run] : deleted) {
+        key.add_int8(thread);
+        id.add(run);
+    }
+    parameters.add(std::move(key)).add(std::move(id));
 }
 
 void add_tool_calls(Parameters& parameters, const BatchPlan& plan) {
@@ -212,6 +217,27 @@ void add_tool_calls(Parameters& parameters, const BatchPlan& plan) {
     }
 }
 
+WriteParts parts_of(const BatchPlan& plan, const std::vector<MergedThread>& created) {
+    WriteParts parts;
+    const auto add = [&parts](WritePart part, std::size_t rows) {
+        if (rows > 0) {
+            parts.add(part);
+        }
+    };
+    add(WritePart::threads, plan.threads.size());
+    add(WritePart::new_threads, created.size());
+    add(WritePart::journal, plan.journal.size());
+    add(WritePart::new_runs, plan.new_runs.size());
+    add(WritePart::run_updates, plan.run_updates.size());
+    add(WritePart::deleted_runs, plan.deleted_runs.size());
+    add(WritePart::tool_calls, plan.tool_calls.size() + plan.tool_calls_done.size());
+    if (plan.threads.size() + created.size() == 1 && plan.new_runs.size() <= 1 &&
+        plan.run_updates.size() <= 1 && plan.deleted_runs.size() <= 1) {
+        parts.add(WritePart::one_thread);
+    }
+    return parts;
+}
+
 }  // namespace
 
 BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int64_t number) {
@@ -228,21 +254,30 @@ BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int
     std::vector<MergedThread> created{made, plan.threads.end()};
     plan.threads.erase(made, plan.threads.end());
     Parameters parameters;
-    parameters.add(writes.front()->engine).add(base::unix_microseconds());
-    add_threads(parameters, plan.threads);
-    add_journal(parameters, plan.journal);
-    add_new_runs(parameters, plan.new_runs);
-    add_updates(parameters, plan);
-    parameters.add(number);
-    const bool creates = !created.empty();
-    if (creates) {
+    parameters.add(writes.front()->engine).add(base::unix_microseconds()).add(number);
+    const auto parts = parts_of(plan, created);
+    if (parts.has(WritePart::threads)) {
+        add_threads(parameters, plan.threads);
+    }
+    if (parts.has(WritePart::new_threads)) {
         add_new_threads(parameters, std::move(created), claims);
     }
-    if (plan.tool_calls.empty() && plan.tool_calls_done.empty()) {
-        return {creates ? kWriteNew : kWrite, std::move(parameters)};
+    if (parts.has(WritePart::journal)) {
+        add_journal(parameters, plan.journal);
     }
-    add_tool_calls(parameters, plan);
-    return {creates ? kWriteNewCalls : kWriteCalls, std::move(parameters)};
+    if (parts.has(WritePart::new_runs)) {
+        add_new_runs(parameters, plan.new_runs);
+    }
+    if (parts.has(WritePart::run_updates)) {
+        add_run_updates(parameters, plan.run_updates);
+    }
+    if (parts.has(WritePart::deleted_runs)) {
+        add_deleted_runs(parameters, plan.deleted_runs);
+    }
+    if (parts.has(WritePart::tool_calls)) {
+        add_tool_calls(parameters, plan);
+    }
+    return {write_statement_of(parts), std::move(parameters)};
 }
 
 }  // namespace heddle::storage::postgres

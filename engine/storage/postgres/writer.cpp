@@ -4,6 +4,7 @@
 #include <chrono>
 #include <iterator>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "engine/base/clock.hpp"
 #include "engine/observe/log.hpp"
@@ -374,7 +375,7 @@ bool Writer::settle_once(Writes writes,
                          base::Instant deadline) {
     switch (executed.fate) {
         case Fate::done:
-            mark_refused(writes, executed.rows);
+            tell_apart(writes, executed.rows, deadline);
             return true;
         case Fate::lost:
             return read_back(writes, number, deadline);
@@ -399,23 +400,42 @@ void Writer::let_through(Fate fate, base::Instant deadline) {
     }
 }
 
-void Writer::mark_refused(Writes writes, const pqxx::result& refused) {
+void Writer::tell_apart(Writes writes, const pqxx::result& changed, base::Instant deadline) {
+    std::unordered_set<ThreadKey> ok;
+    for (const auto& row : changed) {
+        ok.insert(row[0].as<ThreadKey>());
+    }
+    std::vector<WriteOperation*> refused;
     for (auto* operation : writes) {
         operation->outcome = base::ok();
+        if (!ok.contains(operation->write.key)) {
+            refused.push_back(operation);
+        }
     }
-    for (const auto& row : refused) {
-        const auto key = row[0].as<ThreadKey>();
-        const bool exists = row[1].as<bool>();
-        for (auto* operation : writes) {
-            if (operation->write.key != key) {
-                continue;
-            }
-            if (operation->create) {
-                operation->outcome = base::Error{base::ErrorCode::conflict, "the thread exists"};
-                continue;
-            }
+    if (!refused.empty()) {
+        refuse_changes(refused, deadline);
+    }
+}
+
+// If nobody answers whether a thread is there: that it is no longer ours is true of both.
+void Writer::refuse_changes(Writes writes, base::Instant deadline) {
+    BinaryArray keys{ElementType::int8};
+    for (const auto* operation : writes) {
+        keys.add_int8(operation->write.key);
+    }
+    const auto existing =
+        connection_->execute(kExisting, Parameters{}.add(std::move(keys)), deadline);
+    std::unordered_set<ThreadKey> there;
+    for (const auto& row : existing.rows) {
+        there.insert(row[0].as<ThreadKey>());
+    }
+    for (auto* operation : writes) {
+        const bool is_gone = existing.fate == Fate::done && !there.contains(operation->write.key);
+        if (operation->create) {
+            operation->outcome = base::Error{base::ErrorCode::conflict, "the thread exists"};
+        } else {
             operation->outcome =
-                exists ? stale() : base::Error{base::ErrorCode::not_found, "thread not found"};
+                is_gone ? base::Error{base::ErrorCode::not_found, "thread not found"} : stale();
         }
     }
 }

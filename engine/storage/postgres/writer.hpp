@@ -91,7 +91,8 @@ private:
                      std::int64_t number,
                      base::Instant deadline);
     void let_through(Fate fate, base::Instant deadline);
-    void mark_refused(Writes writes, const pqxx::result& refused);
+    void tell_apart(Writes writes, const pqxx::result& changed, base::Instant deadline);
+    void refuse_changes(Writes writes, base::Instant deadline);
     bool read_back(Writes writes, std::int64_t number, base::Instant deadline);
     Executed fence(Writes writes, std::int64_t number, base::Instant deadline);
     bool conclude(WriteOperation& operation,

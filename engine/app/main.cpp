@@ -2,7 +2,6 @@
 #include <cstdio>
 #include <utility>
 
-#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -63,17 +62,6 @@ void wait_drained(const Engine& engine, Signals& signals, base::Duration most) {
     }
 }
 
-// An answer of a hundred kilobytes is a handful of large blocks. By default each would be mapped,
-// faulted in page by page, and unmapped again: a third of what turn 200 costs more than turn 1.
-void keep_freed_memory() {
-#ifdef __GLIBC__
-    constexpr int kMb = 1 << 20;
-    mallopt(M_MMAP_THRESHOLD, 8 * kMb);
-    mallopt(M_TRIM_THRESHOLD, 64 * kMb);
-    mallopt(M_TOP_PAD, kMb);
-#endif
-}
-
 int run(int argc, const char* const* argv) {
     auto read = read_options(argc, argv);
     if (const auto* exit = std::get_if<Exit>(&read)) {
@@ -103,6 +91,5 @@ int run(int argc, const char* const* argv) {
 }  // namespace heddle::app
 
 int main(int argc, char** argv) {
-    heddle::app::keep_freed_memory();
     return heddle::app::run(argc, argv);
 }

@@ -21,6 +21,11 @@ public:
 /// The machine's clocks.
 const Clock& system_clock() noexcept;
 
+/// Whole microseconds, as stores keep durations.
+[[nodiscard]] constexpr std::int64_t microseconds(Duration duration) noexcept {
+    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+}
+
 std::int64_t unix_milliseconds() noexcept;
 std::int64_t unix_microseconds() noexcept;
 

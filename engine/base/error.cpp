@@ -28,4 +28,8 @@ const ErrorTraits& error_traits(ErrorCode code) noexcept {
     return kTraits[static_cast<std::size_t>(code)];
 }
 
+Error invalid_field(const std::string& field, std::string_view problem) {
+    return {ErrorCode::invalid_argument, field + ": " + std::string{problem}, field};
+}
+
 }  // namespace heddle::base

@@ -54,4 +54,7 @@ struct Error {
     friend bool operator==(const Error&, const Error&) = default;
 };
 
+/// invalid_argument: "field: problem".
+[[nodiscard]] Error invalid_field(const std::string& field, std::string_view problem);
+
 }  // namespace heddle::base

@@ -15,8 +15,6 @@ using base::Json;
 using base::Result;
 using base::Status;
 
-constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);
-
 bool is_list(const ChannelSpec& spec) noexcept {
     return spec.reducer != Reducer::last_value;
 }

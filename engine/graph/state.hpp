@@ -126,6 +126,9 @@ private:
     struct Merge;
     struct Texts;
 
+    static constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);
+
+    /// @return kUnknown if there is none of that name
     [[nodiscard]] std::size_t index_of(std::string_view channel) const noexcept;
     List& own_list(std::size_t channel);
     void append_item(std::size_t channel, Item item);

@@ -13,8 +13,6 @@ using base::ErrorCode;
 using base::Json;
 using base::Status;
 
-constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);
-
 }  // namespace
 
 struct State::Texts {

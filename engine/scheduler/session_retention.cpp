@@ -14,10 +14,6 @@ constexpr std::int64_t kPruneRowsMin = 16;
 constexpr base::Duration kPruneWaitMin = std::chrono::seconds{1};
 constexpr base::Duration kPruneRetryWait = std::chrono::minutes{1};
 
-std::int64_t microseconds(base::Duration duration) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 }  // namespace
 
 base::Task<base::Status> ThreadSession::set_ttl(storage::ThreadTtl ttl) {
@@ -131,7 +127,7 @@ base::Task<> ThreadSession::prune_old() {
     const auto self = shared_from_this();
     const auto kept = context_.limits.checkpoints_kept;
     // A run's answer is its checkpoint: it can be had again as long as its key is promised.
-    const auto until_us = base::unix_microseconds() - microseconds(context_.limits.key_kept);
+    const auto until_us = base::unix_microseconds() - base::microseconds(context_.limits.key_kept);
     const auto first = co_await find_last_before(context_.store, thread_.id, thread_.first,
                                                  head() - kept + 1, until_us);
     pruning_ = false;

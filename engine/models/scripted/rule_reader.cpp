@@ -18,19 +18,15 @@ using base::Status;
 
 constexpr std::size_t kRulesMax = 1000;
 
-Error refuse(const std::string& field, const std::string& expected) {
-    return {ErrorCode::invalid_argument, field + ": " + expected, field};
-}
-
 Status check_members(const Json& object,
                      const std::string& field,
                      std::initializer_list<std::string_view> known) {
     if (!object.is_object()) {
-        return refuse(field, "expected an object");
+        return base::invalid_field(field, "expected an object");
     }
     for (const auto& item : object.items()) {
         if (std::find(known.begin(), known.end(), item.key()) == known.end()) {
-            return refuse(field + "." + item.key(), "unknown");
+            return base::invalid_field(field + "." + item.key(), "unknown");
         }
     }
     return base::ok();
@@ -38,11 +34,11 @@ Status check_members(const Json& object,
 
 Status read_words(const Json& list, const std::string& field, std::vector<std::string>& words) {
     if (!list.is_array() || list.empty()) {
-        return refuse(field, "expected a list of words");
+        return base::invalid_field(field, "expected a list of words");
     }
     for (const auto& word : list) {
         if (!word.is_string() || fold(word.get<std::string>()).size() < 2) {
-            return refuse(field, "expected words that are not empty");
+            return base::invalid_field(field, "expected words that are not empty");
         }
         words.push_back(fold(word.get<std::string>()));
     }
@@ -51,7 +47,7 @@ Status read_words(const Json& list, const std::string& field, std::vector<std::s
 
 Status read_text(const Json& value, const std::string& field, std::string& text) {
     if (!value.is_string() || value.get_ref<const std::string&>().empty()) {
-        return refuse(field, "expected a text");
+        return base::invalid_field(field, "expected a text");
     }
     text = value.get<std::string>();
     return base::ok();
@@ -66,7 +62,8 @@ Result<Script> RuleReader::read(const Json& script) {
     Script out;
     const auto rules = script.value("rules", Json::array());
     if (!rules.is_array() || rules.size() > kRulesMax) {
-        return refuse("rules", fmt::format("expected a list of at most {} rules", kRulesMax));
+        return base::invalid_field("rules",
+                                   fmt::format("expected a list of at most {} rules", kRulesMax));
     }
     for (std::size_t i = 0; i < rules.size(); ++i) {
         auto rule = read_rule(rules[i], fmt::format("rules[{}]", i));
@@ -92,7 +89,7 @@ Result<Script::Rule> RuleReader::read_rule(const Json& rule, const std::string& 
         return std::move(checked).error();
     }
     if (rule.contains("reply") == rule.contains("tool_calls")) {
-        return refuse(field, "expected either reply or tool_calls");
+        return base::invalid_field(field, "expected either reply or tool_calls");
     }
     Status read;
     if (rule.contains("when")) {
@@ -110,7 +107,7 @@ Result<Script::Rule> RuleReader::read_rule(const Json& rule, const std::string& 
     if (rule.contains("latency_ms")) {
         const auto& value = rule["latency_ms"];
         if (!value.is_number_integer() || value < 0 || value > 60'000) {
-            return refuse(field + ".latency_ms", "expected 0 to 60000");
+            return base::invalid_field(field + ".latency_ms", "expected 0 to 60000");
         }
         out.latency_ms = value.get<int>();
     }
@@ -138,12 +135,12 @@ Status RuleReader::read_when(const Json& when, const std::string& field, Script:
             read = read_text(value, at, rule.after_tool);
         } else if (item.key() == "language") {
             if (value != "en" && value != "es") {
-                return refuse(at, "expected en or es");
+                return base::invalid_field(at, "expected en or es");
             }
             rule.language = value.get<std::string>();
         } else if (item.key() == "turn") {
             if (!value.is_number_integer() || value < 1) {
-                return refuse(at, "expected 1 or more");
+                return base::invalid_field(at, "expected 1 or more");
             }
             rule.turn = value.get<std::size_t>();
         } else {
@@ -161,7 +158,7 @@ Status RuleReader::read_captures(const Json& what,
                                  bool in_all,
                                  Script::Rule& rule) {
     if (!what.is_object()) {
-        return refuse(field, "expected {name: kind}");
+        return base::invalid_field(field, "expected {name: kind}");
     }
     for (const auto& item : what.items()) {
         const auto at = field + "." + item.key();
@@ -171,8 +168,8 @@ Status RuleReader::read_captures(const Json& what,
         if (item.value().is_string()) {
             capture.kind = item.value().get<std::string>();
             if (!is_kind_of_thing(capture.kind)) {
-                return refuse(at,
-                              "expected number, word, date, time, code, email, name or choices");
+                return base::invalid_field(
+                    at, "expected number, word, date, time, code, email, name or choices");
             }
         } else if (item.value().is_object() && !item.value().empty()) {
             for (const auto& choice : item.value().items()) {
@@ -183,7 +180,7 @@ Status RuleReader::read_captures(const Json& what,
                 capture.choices.emplace_back(choice.key(), std::move(words));
             }
         } else {
-            return refuse(at, "expected a kind, or choices {value: [words]}");
+            return base::invalid_field(at, "expected a kind, or choices {value: [words]}");
         }
         rule.captures.push_back(std::move(capture));
     }
@@ -192,7 +189,7 @@ Status RuleReader::read_captures(const Json& what,
 
 Status RuleReader::read_calls(const Json& calls, const std::string& field, Script::Rule& rule) {
     if (!calls.is_array() || calls.empty() || calls.size() > 16) {
-        return refuse(field, "expected a list of 1 to 16 calls");
+        return base::invalid_field(field, "expected a list of 1 to 16 calls");
     }
     for (std::size_t i = 0; i < calls.size(); ++i) {
         const auto at = fmt::format("{}[{}]", field, i);
@@ -205,7 +202,7 @@ Status RuleReader::read_calls(const Json& calls, const std::string& field, Scrip
         }
         call.args = calls[i].value("args", Json::object());
         if (!call.args.is_object()) {
-            return refuse(at + ".args", "expected an object");
+            return base::invalid_field(at + ".args", "expected an object");
         }
         rule.calls.push_back(std::move(call));
     }
@@ -220,7 +217,7 @@ Status RuleReader::read_reply(const Json& reply, const std::string& field, Scrip
         return checked;
     }
     if (reply.empty()) {
-        return refuse(field, "expected a text, or {en, es}");
+        return base::invalid_field(field, "expected a text, or {en, es}");
     }
     for (const auto& item : reply.items()) {
         if (auto read = read_text(item.value(), field + "." + item.key(), rule.replies[item.key()]);

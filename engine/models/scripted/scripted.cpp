@@ -125,10 +125,6 @@ private:
     const int latency_ms_;
 };
 
-Error refuse(const std::string& field, const std::string& expected) {
-    return {ErrorCode::invalid_argument, field + ": " + expected, field};
-}
-
 Result<Json> read_script(const Json& settings, const std::filesystem::path& base_dir) {
     if (!settings.contains("script")) {
         Json inline_script = Json::object();
@@ -140,15 +136,15 @@ Result<Json> read_script(const Json& settings, const std::filesystem::path& base
         return inline_script;
     }
     if (settings.contains("rules") || settings.contains("default")) {
-        return refuse("script", "either a script, or rules and default here");
+        return base::invalid_field("script", "either a script, or rules and default here");
     }
     if (!settings["script"].is_string()) {
-        return refuse("script", "expected a file name");
+        return base::invalid_field("script", "expected a file name");
     }
     const auto file = base_dir / settings["script"].get<std::string>();
     auto script = yaml::load(file);
     if (!script && script.error().code != ErrorCode::not_found) {
-        return refuse("script", script.error().message);
+        return base::invalid_field("script", script.error().message);
     }
     return script;
 }
@@ -159,7 +155,7 @@ Result<std::shared_ptr<ChatModel>> make_scripted_model(observe::Metrics& metrics
                                                        const Json& settings,
                                                        const std::filesystem::path& base_dir) {
     if (!settings.is_object()) {
-        return refuse("", "expected an object of settings");
+        return base::invalid_field("", "expected an object of settings");
     }
     int latency_ms = 0;
     std::string name = "scripted";
@@ -167,16 +163,16 @@ Result<std::shared_ptr<ChatModel>> make_scripted_model(observe::Metrics& metrics
         const auto& value = item.value();
         if (item.key() == "latency_ms") {
             if (!value.is_number_integer() || value < 0 || value > 60'000) {
-                return refuse("latency_ms", "expected 0 to 60000");
+                return base::invalid_field("latency_ms", "expected 0 to 60000");
             }
             latency_ms = value.get<int>();
         } else if (item.key() == "model") {
             if (!value.is_string()) {
-                return refuse("model", "expected a text");
+                return base::invalid_field("model", "expected a text");
             }
             name = value.get<std::string>();
         } else if (item.key() != "script" && item.key() != "rules" && item.key() != "default") {
-            return refuse(item.key(), "unknown setting of a scripted model");
+            return base::invalid_field(item.key(), "unknown setting of a scripted model");
         }
     }
     auto script_json = read_script(settings, base_dir);

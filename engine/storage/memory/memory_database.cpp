@@ -13,10 +13,6 @@ base::Error not_found(const char* what) {
     return base::Error{base::ErrorCode::not_found, std::string{what} + " not found"};
 }
 
-std::int64_t microseconds(base::Duration duration) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 bool is_before(const ThreadRow& a, const ThreadRow& b, ThreadFilter::SortBy by) {
     switch (by) {
         case ThreadFilter::SortBy::thread_id:
@@ -50,7 +46,7 @@ void cut_page(std::vector<T>& rows, std::int32_t limit, std::int32_t offset) {
 // ---- engines
 
 bool Database::is_alive(const Engine& engine, base::Duration lease) const {
-    return engine.heartbeat_at_us + microseconds(lease) >= clock_.unix_us();
+    return engine.heartbeat_at_us + base::microseconds(lease) >= clock_.unix_us();
 }
 
 void Database::register_engine(const EngineRow& engine) {
@@ -300,7 +296,7 @@ Status Database::write(const EngineId& engine, const ThreadWrite& write) {
 
 void Database::set_ttl(ThreadRow& row, const std::optional<ThreadTtl>& ttl) const {
     row.ttl = ttl;
-    row.expires_at_us = ttl ? clock_.unix_us() + microseconds(ttl->after) : 0;
+    row.expires_at_us = ttl ? clock_.unix_us() + base::microseconds(ttl->after) : 0;
 }
 
 // Moves the end on by a tenth of the time to live at least, or not at all: in a database with
@@ -309,7 +305,7 @@ void Database::touch(ThreadRow& row) const {
     if (!row.ttl) {
         return;
     }
-    const auto after = microseconds(row.ttl->after);
+    const auto after = base::microseconds(row.ttl->after);
     const auto end = clock_.unix_us() + after;
     if (row.expires_at_us < end - after / 10) {
         row.expires_at_us = end;
@@ -327,7 +323,7 @@ void Database::prune(Thread& thread, const JournalPrune& prune) {
     if (prune.stop_ttl) {
         row.expires_at_us = 0;
     }
-    const auto since = clock_.unix_us() - microseconds(prune.runs_kept);
+    const auto since = clock_.unix_us() - base::microseconds(prune.runs_kept);
     std::erase_if(thread.runs, [&](const auto& each) {
         const auto& [id, run] = each;
         const bool goes = is_final(run.status) && run.updated_at_us < since &&
@@ -377,7 +373,7 @@ KeyHolder Database::claim_key(const KeyClaim& claim) {
     const auto [at, is_new] = keys_.try_emplace(claim.key);
     auto& key = at->second;
     if (is_new || is_free(key)) {
-        key = Key{claim.thread, claim.run, clock_.unix_us() + microseconds(claim.kept)};
+        key = Key{claim.thread, claim.run, clock_.unix_us() + base::microseconds(claim.kept)};
         return KeyHolder{key.thread, key.run, true};
     }
     return KeyHolder{key.thread, key.run, false};

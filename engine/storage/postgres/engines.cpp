@@ -8,10 +8,6 @@
 namespace heddle::storage::postgres {
 namespace {
 
-std::int64_t microseconds(base::Duration duration) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 Answer<bool> plain(const Executed& executed) {
     if (executed.fate == Fate::lost) {
         return std::nullopt;
@@ -37,7 +33,7 @@ Answer<bool> heartbeat(Connection& connection,
                        base::Duration lease,
                        base::Instant deadline) {
     Parameters parameters;
-    parameters.add(engine.id).add_bool(engine.draining).add(microseconds(lease));
+    parameters.add(engine.id).add_bool(engine.draining).add(base::microseconds(lease));
     const auto renewed = connection.execute(kHeartbeat, parameters, deadline);
     if (renewed.fate != Fate::done || !renewed.rows.empty()) {
         return plain(renewed);
@@ -62,7 +58,7 @@ Answer<std::vector<EngineRow>> list_engines(Connection& connection,
                                             base::Duration lease,
                                             base::Instant deadline) {
     const auto executed =
-        connection.execute(kListEngines, Parameters{}.add(microseconds(lease)), deadline);
+        connection.execute(kListEngines, Parameters{}.add(base::microseconds(lease)), deadline);
     if (executed.fate == Fate::lost) {
         return std::nullopt;
     }

@@ -137,7 +137,7 @@ Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
         return std::nullopt;
     }
     Parameters parameters;
-    parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(lease).count());
+    parameters.add(base::microseconds(lease));
     parameters.add(limit);
     return answer<std::vector<ThreadId>>(connection.execute(kFindOrphans, parameters, deadline),
                                          [](const pqxx::result& rows) {
@@ -156,7 +156,7 @@ Answer<std::vector<ExpiredThread>> find_expired(Connection& connection,
                                                 base::Instant deadline) {
     Parameters parameters;
     parameters.add(engine);
-    parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(lease).count());
+    parameters.add(base::microseconds(lease));
     parameters.add(limit);
     return answer<std::vector<ExpiredThread>>(
         connection.execute(kFindExpired, parameters, deadline), [](const pqxx::result& rows) {
@@ -174,7 +174,7 @@ Answer<std::vector<ExpiredThread>> find_expired(Connection& connection,
 Answer<KeyHolder> claim_key(Connection& connection, const KeyClaim& claim, base::Instant deadline) {
     Parameters parameters;
     parameters.add_bytes(claim.key).add(claim.thread).add(claim.run);
-    parameters.add(std::chrono::duration_cast<std::chrono::microseconds>(claim.kept).count());
+    parameters.add(base::microseconds(claim.kept));
     for (;;) {
         auto executed = connection.execute(kClaimKey, parameters, deadline);
         const bool again =

@@ -57,8 +57,7 @@ void add_new_threads(Parameters& parameters,
         head.add_int8(thread.head);
         release.add_bool(thread.release);
         if (claim.ttl) {
-            ttl.add_int8(
-                std::chrono::duration_cast<std::chrono::microseconds>(claim.ttl->after).count());
+            ttl.add_int8(base::microseconds(claim.ttl->after));
             strategy.add_int2(static_cast<std::int16_t>(claim.ttl->strategy));
         } else {
             ttl.add_null();

@@ -47,10 +47,6 @@ void set_all(std::span<WriteOperation* const> writes, const base::Error& error) 
     }
 }
 
-std::int64_t microseconds(base::Duration duration) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 base::Error stale() {
     return base::Error{base::ErrorCode::stale_epoch, "another engine has claimed the thread"};
 }
@@ -276,7 +272,7 @@ void Writer::prune(Writes writes, base::Instant deadline) {
             epochs.add_int8(write.epoch);
             firsts.add_int8(write.prune->first);
             belows.add_int8(write.prune->delete_below);
-            kept.add_int8(microseconds(write.prune->runs_kept));
+            kept.add_int8(base::microseconds(write.prune->runs_kept));
             stops.add_bool(write.prune->stop_ttl);
             if (write.prune->snapshot.empty()) {
                 snapshots.add_null();
@@ -304,7 +300,7 @@ void Writer::set_ttl(Writes writes, base::Instant deadline) {
             const auto& write = operation->write;
             keys.add_int8(write.key);
             epochs.add_int8(write.epoch);
-            ttls.add_int8(microseconds(write.ttl->after));
+            ttls.add_int8(base::microseconds(write.ttl->after));
             strategies.add_int2(static_cast<std::int16_t>(write.ttl->strategy));
         }
         Parameters parameters;

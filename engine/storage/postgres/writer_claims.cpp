@@ -24,10 +24,6 @@ void set_all(std::span<ClaimOperation* const> claims, const base::Error& error) 
     }
 }
 
-std::int64_t microseconds(base::Duration duration) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 }  // namespace
 
 void Writer::claim(Claims claims, base::Instant deadline) {
@@ -110,7 +106,7 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
             new_metadata.add_bytes(claim.metadata);
             new_key.add_int8(operation->new_key);
             if (claim.ttl) {
-                new_ttl.add_int8(microseconds(claim.ttl->after));
+                new_ttl.add_int8(base::microseconds(claim.ttl->after));
                 new_strategy.add_int2(static_cast<std::int16_t>(claim.ttl->strategy));
             } else {
                 new_ttl.add_null();
@@ -122,7 +118,7 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
     }
     Parameters parameters;
     parameters.add(claims.front()->engine).add(base::unix_microseconds());
-    parameters.add(microseconds(limits_.lease)).add(std::move(new_id));
+    parameters.add(base::microseconds(limits_.lease)).add(std::move(new_id));
     parameters.add(std::move(new_metadata)).add(std::move(new_key)).add(std::move(old_id));
     parameters.add_bool(is_durable).add(next_number());
     parameters.add(std::move(new_ttl)).add(std::move(new_strategy));
@@ -198,7 +194,7 @@ Fate Writer::find_owners(Claims claims, Connection& connection, base::Instant de
         return Fate::done;
     }
     Parameters parameters;
-    parameters.add(std::move(ids)).add(microseconds(limits_.lease));
+    parameters.add(std::move(ids)).add(base::microseconds(limits_.lease));
     const auto executed = connection.execute(kOwners, parameters, deadline);
     if (executed.fate != Fate::done) {
         return executed.fate;

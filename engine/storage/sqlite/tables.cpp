@@ -95,13 +95,9 @@ constexpr const char* kDeleteKeys =
     "WHERE expires_at <= ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = k.run_id "
     "AND status < 2) ORDER BY expires_at LIMIT ?2)";
 
-std::int64_t microseconds(base::Duration duration) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 void bind_ttl(Query& query, const std::optional<ThreadTtl>& ttl) {
     if (ttl) {
-        query.bind(microseconds(ttl->after)).bind(static_cast<std::int64_t>(ttl->strategy));
+        query.bind(base::microseconds(ttl->after)).bind(static_cast<std::int64_t>(ttl->strategy));
     } else {
         query.bind_null().bind_null();
     }
@@ -110,7 +106,7 @@ void bind_ttl(Query& query, const std::optional<ThreadTtl>& ttl) {
 }  // namespace
 
 std::int64_t alive_since(const base::Clock& clock, base::Duration lease, std::int64_t& until) {
-    const auto lease_us = std::chrono::duration_cast<std::chrono::microseconds>(lease).count();
+    const auto lease_us = base::microseconds(lease);
     const auto now = clock.unix_us();
     until = now + lease_us;
     return now - lease_us;
@@ -164,7 +160,7 @@ ThreadRow Tables::create_thread(const EngineId& engine, const ThreadClaim& claim
     row.created_at_us = clock_.unix_us();
     row.updated_at_us = row.created_at_us;
     row.ttl = claim.ttl;
-    row.expires_at_us = claim.ttl ? row.created_at_us + microseconds(claim.ttl->after) : 0;
+    row.expires_at_us = claim.ttl ? row.created_at_us + base::microseconds(claim.ttl->after) : 0;
     Query query{connection_, kCreateThread};
     query.bind(row.id).bind(engine).bind(row.created_at_us).bind(row.metadata);
     bind_ttl(query, claim.ttl);
@@ -355,7 +351,7 @@ Status Tables::prune(const EngineId& engine, const ThreadWrite& write) {
         snapshot.bind_blob(prune.snapshot).bind(write.key).bind(prune.first).run();
     }
     Query{connection_, kPruneJournal}.bind(write.key).bind(prune.delete_below).run();
-    const auto since = clock_.unix_us() - microseconds(prune.runs_kept);
+    const auto since = clock_.unix_us() - base::microseconds(prune.runs_kept);
     Query{connection_, kPruneRuns}.bind(write.key).bind(since).bind(prune.first).run();
     return base::ok();
 }
@@ -369,7 +365,7 @@ KeyHolder Tables::claim_key(const KeyClaim& claim) {
         }
     }
     Query query{connection_, kPutKey};
-    query.bind_blob(claim.key).bind(now + microseconds(claim.kept));
+    query.bind_blob(claim.key).bind(now + base::microseconds(claim.kept));
     query.bind(claim.thread).bind(claim.run).run();
     return KeyHolder{claim.thread, claim.run, true};
 }

@@ -37,10 +37,6 @@ struct Backend {
     std::map<std::string, OnUnknown> on_unknown_of{};  ///< by operationId
 };
 
-Error refuse(const std::string& field, const std::string& problem) {
-    return {ErrorCode::invalid_argument, field + ": " + problem, field};
-}
-
 // How an argument stands in a URL or header.
 std::string plain(const Json& value) {
     return value.is_string() ? value.get<std::string>() : base::dump_json(value);
@@ -50,10 +46,10 @@ base::Status check_plain(const std::string& name, const std::string& text) {
     const bool control = std::any_of(text.begin(), text.end(),
                                      [](unsigned char c) { return c < 0x20 || c == 0x7F; });
     if (control) {
-        return refuse(name, "holds a control character");
+        return base::invalid_field(name, "holds a control character");
     }
     if (text.size() > kArgBytesMax) {
-        return refuse(name, "is too long");
+        return base::invalid_field(name, "is too long");
     }
     return base::ok();
 }
@@ -67,7 +63,7 @@ Result<std::string> make_url(const Backend& backend, const Operation& operation,
         }
         // Encoded or not, many a server takes these for a step upwards.
         if (text.empty() || text == "." || text == "..") {
-            return refuse(name, "cannot be a part of a path");
+            return base::invalid_field(name, "cannot be a part of a path");
         }
         const auto encoded = net::percent_encode(text);
         const auto hole = "{" + name + "}";
@@ -246,18 +242,18 @@ private:
 
 base::Status read_headers(const Json& headers, Backend& backend) {
     if (!headers.is_object()) {
-        return refuse("headers", "expected {NAME: value}");
+        return base::invalid_field("headers", "expected {NAME: value}");
     }
     for (const auto& item : headers.items()) {
         const auto field = "headers." + item.key();
         if (!item.value().is_string()) {
-            return refuse(field, "expected a text");
+            return base::invalid_field(field, "expected a text");
         }
         auto value = item.value().get<std::string>();
         if (value.starts_with("env:")) {
             const char* found = std::getenv(value.substr(4).c_str());
             if (found == nullptr) {
-                return refuse(field, "the environment variable is not set");
+                return base::invalid_field(field, "the environment variable is not set");
             }
             value = found;
         }
@@ -278,13 +274,13 @@ base::Status read_on_unknown(const Json& value, Backend& backend) {
         backend.on_unknown = policy_of(value);
         return backend.on_unknown
                    ? base::ok()
-                   : refuse("on_unknown",
-                            "expected retry, fail, ask or {operationId: one of them}");
+                   : base::invalid_field("on_unknown",
+                                         "expected retry, fail, ask or {operationId: one of them}");
     }
     for (const auto& item : value.items()) {
         const auto policy = policy_of(item.value());
         if (!policy) {
-            return refuse("on_unknown." + item.key(), "expected retry, fail or ask");
+            return base::invalid_field("on_unknown." + item.key(), "expected retry, fail or ask");
         }
         backend.on_unknown_of[item.key()] = *policy;
     }
@@ -309,31 +305,31 @@ base::Status read_setting(const std::string& key, const Json& value, Backend& ba
     }
     if (key == "base_url") {
         if (!value.is_string()) {
-            return refuse(key, "expected a text");
+            return base::invalid_field(key, "expected a text");
         }
         backend.base_url = value.get<std::string>();
     } else if (key == "timeout") {
         if (!value.is_number() || !(value.get<double>() > 0) || value.get<double>() > 3600) {
-            return refuse(key, "expected seconds, at most 3600");
+            return base::invalid_field(key, "expected seconds, at most 3600");
         }
         backend.timeout = std::chrono::duration_cast<base::Duration>(
             std::chrono::duration<double>{value.get<double>()});
     } else if (key == "answer_bytes_max") {
         if (!value.is_number_integer() || value < 1024 || value > (16U << 20U)) {
-            return refuse(key, "expected 1024 to 16777216");
+            return base::invalid_field(key, "expected 1024 to 16777216");
         }
         backend.answer_bytes_max = value.get<std::size_t>();
     } else if (key == "only") {
         for (const auto& name : value) {
             if (!value.is_array() || !name.is_string()) {
-                return refuse(key, "expected a list of operationIds");
+                return base::invalid_field(key, "expected a list of operationIds");
             }
             backend.only.push_back(name.get<std::string>());
         }
     } else if (key == "on_unknown") {
         return read_on_unknown(value, backend);
     } else if (key != "http") {
-        return refuse(key, "unknown setting of http tools");
+        return base::invalid_field(key, "unknown setting of http tools");
     }
     return base::ok();
 }
@@ -345,10 +341,10 @@ base::Status check_base_url(std::string& url) {
     }
     const auto scheme = url.starts_with("http://") ? 7U : url.starts_with("https://") ? 8U : 0U;
     if (scheme == 0 || url.size() == scheme) {
-        return refuse("base_url", "expected http://HOST or https://HOST");
+        return base::invalid_field("base_url", "expected http://HOST or https://HOST");
     }
     if (url.find_first_of("?#{} \\", scheme) != std::string::npos) {
-        return refuse("base_url", "may hold no query, fragment, blank or brace");
+        return base::invalid_field("base_url", "may hold no query, fragment, blank or brace");
     }
     return base::ok();
 }
@@ -360,7 +356,7 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
                                 const Json& settings,
                                 const std::filesystem::path& base_dir) {
     if (!settings.is_object() || !settings.contains("http") || !settings["http"].is_string()) {
-        return refuse("http", "expected the name of an OpenAPI file");
+        return base::invalid_field("http", "expected the name of an OpenAPI file");
     }
     auto backend = std::make_shared<Backend>();  // NOLINT: constant once the tools have it
     for (const auto& item : settings.items()) {
@@ -372,7 +368,8 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
     auto document = yaml::load(file);
     if (!document) {
         auto error = std::move(document).error();
-        return error.code == ErrorCode::not_found ? error : refuse("http", error.message);
+        return error.code == ErrorCode::not_found ? error
+                                                  : base::invalid_field("http", error.message);
     }
     if (backend->base_url.empty()) {
         backend->base_url = first_server(*document);
@@ -383,7 +380,7 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
     auto operations = read_operations(*document);
     if (!operations) {
         const auto& error = operations.error();
-        return refuse("http", fmt::format("{}: {}", file.string(), error.message));
+        return base::invalid_field("http", fmt::format("{}: {}", file.string(), error.message));
     }
     ToolSet tools;
     std::vector<std::string> left = backend->only;
@@ -401,13 +398,14 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
         tools.push_back(std::make_shared<HttpTool>(http, metrics, backend, std::move(operation)));
     }
     if (!left.empty()) {
-        return refuse("only", "no such operationId: " + left.front());
+        return base::invalid_field("only", "no such operationId: " + left.front());
     }
     if (!named.empty()) {
-        return refuse("on_unknown." + named.begin()->first, "no such operationId among the tools");
+        return base::invalid_field("on_unknown." + named.begin()->first,
+                                   "no such operationId among the tools");
     }
     if (tools.empty()) {
-        return refuse("http", file.string() + ": holds no operationId");
+        return base::invalid_field("http", file.string() + ": holds no operationId");
     }
     return tools;
 }

@@ -22,10 +22,6 @@ constexpr std::size_t kOperationsMax = 512;
 constexpr std::size_t kResolvedValuesMax = 200'000;
 constexpr std::array<std::string_view, 6> kMethods{"get", "put", "post", "delete", "patch", "head"};
 
-Error refuse(const std::string& field, const std::string& problem) {
-    return {ErrorCode::invalid_argument, field + ": " + problem, field};
-}
-
 std::string text_of(const Json& object, const char* key) {
     const auto at = object.find(key);
     return at != object.end() && at->is_string() ? at->get<std::string>() : std::string{};
@@ -51,11 +47,11 @@ public:
     Result<std::vector<Operation>> read() {
         const auto version = text_of(document_, "openapi");
         if (!version.starts_with("3.")) {
-            return refuse("openapi", "expected version 3");
+            return base::invalid_field("openapi", "expected version 3");
         }
         const auto paths = document_.find("paths");
         if (paths == document_.end() || !paths->is_object()) {
-            return refuse("paths", "expected an object");
+            return base::invalid_field("paths", "expected an object");
         }
         std::vector<Operation> out;
         std::set<std::string> names;
@@ -73,11 +69,12 @@ public:
                     return std::move(operation).error();
                 }
                 if (!names.insert(operation->spec.name).second) {
-                    return refuse("paths." + path.key(), "the operationId is used twice");
+                    return base::invalid_field("paths." + path.key(),
+                                               "the operationId is used twice");
                 }
                 out.push_back(*std::move(operation));
                 if (out.size() > kOperationsMax) {
-                    return refuse("paths", "too many operations");
+                    return base::invalid_field("paths", "too many operations");
                 }
             }
         }
@@ -93,7 +90,8 @@ private:
         Operation out;
         out.spec.name = text_of(json, "operationId");
         if (!is_tool_name(out.spec.name)) {
-            return refuse(field + ".operationId", "expected 1 to 64 letters, digits, - and _");
+            return base::invalid_field(field + ".operationId",
+                                       "expected 1 to 64 letters, digits, - and _");
         }
         out.spec.description = text_of(json, "summary");
         const auto longer = text_of(json, "description");
@@ -131,7 +129,7 @@ private:
     // Parameters of the operation come first and hide those of the path with the same name.
     Status read_parameters(const Json& list, const std::string& field, Operation& out) {
         if (!list.is_array()) {
-            return refuse(field + ".parameters", "expected a list");
+            return base::invalid_field(field + ".parameters", "expected a list");
         }
         for (std::size_t i = 0; i < list.size(); ++i) {
             const auto at = fmt::format("{}.parameters[{}]", field, i);
@@ -142,10 +140,10 @@ private:
             const auto name = text_of(*parameter, "name");
             const auto in = text_of(*parameter, "in");
             if (name.empty()) {
-                return refuse(at + ".name", "missing");
+                return base::invalid_field(at + ".name", "missing");
             }
             if (in == "cookie") {
-                return refuse(at + ".in", "cookies are not supported");
+                return base::invalid_field(at + ".in", "cookies are not supported");
             }
             if (in == "header" && is_key_header(name)) {
                 out.spec.on_unknown = OnUnknown::retry;
@@ -162,11 +160,11 @@ private:
             } else if (in == "header") {
                 out.header_args.push_back(name);
             } else {
-                return refuse(at + ".in", "expected path, query or header");
+                return base::invalid_field(at + ".in", "expected path, query or header");
             }
             auto schema = parameter->value("schema", Json::object());
             if (!schema.is_object()) {
-                return refuse(at + ".schema", "expected an object");
+                return base::invalid_field(at + ".schema", "expected an object");
             }
             const auto description = text_of(*parameter, "description");
             if (!description.empty()) {
@@ -187,21 +185,22 @@ private:
         }
         const Json::json_pointer where{"/content/application~1json/schema"};
         if (!body->is_object() || !body->contains(where)) {
-            return refuse(field, "expected content application/json with a schema");
+            return base::invalid_field(field, "expected content application/json with a schema");
         }
         const Json& schema = body->at(where);
         if (!schema.is_object() || text_of(schema, "type") != "object") {
-            return refuse(field, "expected a schema of type object");
+            return base::invalid_field(field, "expected a schema of type object");
         }
         out.has_body = true;
         auto& parameters = out.spec.parameters;
         const auto properties = schema.value("properties", Json::object());
         if (!properties.is_object()) {
-            return refuse(field + ".properties", "expected an object");
+            return base::invalid_field(field + ".properties", "expected an object");
         }
         for (const auto& item : properties.items()) {
             if (parameters["properties"].contains(item.key())) {
-                return refuse(field, fmt::format("\"{}\" is a parameter, too", item.key()));
+                return base::invalid_field(field,
+                                           fmt::format("\"{}\" is a parameter, too", item.key()));
             }
             parameters["properties"][item.key()] = item.value();
             out.body_args.push_back(item.key());
@@ -217,7 +216,7 @@ private:
 
     static Status check_path(const Operation& operation, const std::string& field) {
         if (!operation.path.starts_with('/')) {
-            return refuse(field, "a path begins with /");
+            return base::invalid_field(field, "a path begins with /");
         }
         std::set<std::string> wanted;
         std::string_view rest = operation.path;
@@ -228,14 +227,14 @@ private:
             }
             const auto close = rest.find('}', open);
             if (close == std::string_view::npos) {
-                return refuse(field, "a { without }");
+                return base::invalid_field(field, "a { without }");
             }
             wanted.emplace(rest.substr(open + 1, close - open - 1));
             rest.remove_prefix(close + 1);
         }
         const std::set<std::string> given{operation.path_args.begin(), operation.path_args.end()};
         if (wanted != given) {
-            return refuse(field, "the path's {names} are not its path parameters");
+            return base::invalid_field(field, "the path's {names} are not its path parameters");
         }
         return base::ok();
     }
@@ -243,16 +242,17 @@ private:
     // A copy without $ref: what is sent to the model and checked against stands for itself.
     Result<Json> resolve(const Json& json, const std::string& field, int depth) {
         if (depth > kDepthMax || ++resolved_ > kResolvedValuesMax) {
-            return refuse(field, "nested too deeply, too large, or refers to itself");
+            return base::invalid_field(field, "nested too deeply, too large, or refers to itself");
         }
         if (json.is_object() && json.contains("$ref")) {
             const auto name = text_of(json, "$ref");
             if (!name.starts_with("#/")) {
-                return refuse(field + ".$ref", "expected a reference within this document");
+                return base::invalid_field(field + ".$ref",
+                                           "expected a reference within this document");
             }
             const auto* target = find(name.substr(1));
             if (target == nullptr) {
-                return refuse(field + ".$ref", "leads nowhere: " + name);
+                return base::invalid_field(field + ".$ref", "leads nowhere: " + name);
             }
             return resolve(*target, field, depth + 1);
         }
@@ -289,7 +289,7 @@ private:
 
 Result<std::vector<Operation>> read_operations(const Json& document) {
     if (!document.is_object()) {
-        return refuse("openapi", "expected an OpenAPI document");
+        return base::invalid_field("openapi", "expected an OpenAPI document");
     }
     return OperationReader{document}.read();
 }

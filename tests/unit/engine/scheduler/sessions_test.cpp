@@ -9,18 +9,6 @@
 namespace heddle::scheduler::test {
 namespace {
 
-constexpr base::Duration kSoon = std::chrono::seconds{20};
-
-base::Instant soon() {
-    return base::system_clock().now() + kSoon;
-}
-
-storage::StoreLimits short_lease() {
-    storage::StoreLimits limits;
-    limits.lease = std::chrono::milliseconds{300};
-    return limits;
-}
-
 OwnershipLimits quick_ownership() {
     OwnershipLimits limits;
     limits.lease = short_lease().lease;

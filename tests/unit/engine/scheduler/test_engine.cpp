@@ -81,6 +81,16 @@ std::size_t Gate::arrived() const {
     return arrived_;
 }
 
+base::Instant soon() {
+    return base::system_clock().now() + std::chrono::seconds{20};
+}
+
+storage::StoreLimits short_lease() {
+    storage::StoreLimits limits;
+    limits.lease = std::chrono::milliseconds{300};
+    return limits;
+}
+
 std::shared_ptr<const graph::Graph> make_echo_graph() {
     return make_graph("echo", std::make_shared<const EchoNode>());
 }

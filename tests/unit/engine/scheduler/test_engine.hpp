@@ -14,6 +14,11 @@
 
 namespace heddle::scheduler::test {
 
+/// When a test gives up waiting for what must happen.
+[[nodiscard]] base::Instant soon();
+/// So that a dead engine's threads are free within the test.
+[[nodiscard]] storage::StoreLimits short_lease();
+
 /// Node executions that arrive here wait until the test lets them go. Any OS thread.
 class Gate {
 public:

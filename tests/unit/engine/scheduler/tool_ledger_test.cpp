@@ -14,18 +14,7 @@ using base::Json;
 using storage::RunStatus;
 using storage::ThreadStatus;
 
-constexpr base::Duration kSoon = std::chrono::seconds{20};
 const std::string kQuestion(32, '7');
-
-base::Instant soon() {
-    return base::system_clock().now() + kSoon;
-}
-
-storage::StoreLimits short_lease() {
-    storage::StoreLimits limits;
-    limits.lease = std::chrono::milliseconds{300};
-    return limits;
-}
 
 template <class T, class Start>
 T call(Start start) {

@@ -228,8 +228,9 @@ Executed Connection::execute(const Statement& statement,
             return transaction.exec_params(statement.sql,
                                            pqxx::prepare::make_dynamic_params(parameters.values()));
         }
-        if (prepared_.insert(statement.name).second) {
+        if (!prepared_.contains(statement.name)) {
             session_->prepare(statement.name, statement.sql);
+            prepared_.insert(statement.name);
         }
         return transaction.exec_prepared(statement.name,
                                          pqxx::prepare::make_dynamic_params(parameters.values()));

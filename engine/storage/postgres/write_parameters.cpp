@@ -4,6 +4,7 @@
 #include <chrono>
 #include <unordered_map>
 
+#include "engine/base/assert.hpp"
 #include "engine/base/clock.hpp"
 #include "engine/storage/postgres/write_statements.hpp"
 
@@ -49,6 +50,7 @@ void add_new_threads(Parameters& parameters,
     BinaryArray strategy{ElementType::int2};
     for (const auto& thread : threads) {
         const auto& claim = *claims.at(thread.key);
+        HEDDLE_ASSERT(thread.key != 0);
         key.add_int8(thread.key);
         id.add(claim.thread_id);
         status.add_int2(static_cast<std::int16_t>(thread.status.value_or(ThreadStatus::idle)));

@@ -19,6 +19,8 @@ namespace {
 // A lost connection is resolved even if the operation's own deadline is over: better late than in
 // doubt.
 constexpr std::chrono::seconds kReadBackGrace{3};
+// After the sequence of keys could not be asked.
+constexpr std::chrono::milliseconds kKeysPause{20};
 
 void tell(WriteOperation& operation) {
     if (operation.outcome) {
@@ -203,9 +205,17 @@ std::int64_t Writer::next_number() {
 }
 
 void Writer::write(Writes writes, base::Instant deadline) {
-    while (connect(deadline) != nullptr && !give_keys(writes, deadline)) {
-        if (base::system_clock().now() >= deadline) {
-            set_all(writes, error_of(Fate::timeout));
+    for (;;) {
+        // Without its key no thread is made, also if the database is there again a moment later.
+        if (connect(deadline) == nullptr) {
+            set_all(writes, error_of(Fate::unavailable));
+            return;
+        }
+        if (give_keys(writes, deadline)) {
+            break;
+        }
+        if (base::system_clock().now() >= deadline || !endpoint_.patience->pause(kKeysPause)) {
+            set_all(writes, error_of(Fate::unavailable));
             return;
         }
     }
@@ -416,22 +426,31 @@ void Writer::tell_apart(Writes writes, const pqxx::result& changed, base::Instan
 // If nobody answers whether a thread is there: that it is no longer ours is true of both.
 void Writer::refuse_changes(Writes writes, base::Instant deadline) {
     BinaryArray keys{ElementType::int8};
-    for (const auto* operation : writes) {
+    bool asks = false;
+    for (auto* operation : writes) {
+        operation->outcome = stale();
+        if (operation->create) {
+            operation->outcome = base::Error{base::ErrorCode::conflict, "the thread exists"};
+            continue;
+        }
         keys.add_int8(operation->write.key);
+        asks = true;
+    }
+    if (!asks) {
+        return;
     }
     const auto existing =
         connection_->execute(kExisting, Parameters{}.add(std::move(keys)), deadline);
+    if (existing.fate != Fate::done) {
+        return;
+    }
     std::unordered_set<ThreadKey> there;
     for (const auto& row : existing.rows) {
         there.insert(row[0].as<ThreadKey>());
     }
     for (auto* operation : writes) {
-        const bool is_gone = existing.fate == Fate::done && !there.contains(operation->write.key);
-        if (operation->create) {
-            operation->outcome = base::Error{base::ErrorCode::conflict, "the thread exists"};
-        } else {
-            operation->outcome =
-                is_gone ? base::Error{base::ErrorCode::not_found, "thread not found"} : stale();
+        if (!operation->create && !there.contains(operation->write.key)) {
+            operation->outcome = base::Error{base::ErrorCode::not_found, "thread not found"};
         }
     }
 }

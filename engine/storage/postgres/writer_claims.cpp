@@ -48,8 +48,10 @@ void Writer::claim(Claims claims, base::Instant deadline) {
             fate = find_owners(open, *connection, deadline);
         }
         let_through(fate, deadline);
+        // A conflict: an attempt whose connection was lost inserted the same key in the same
+        // moment. Now it has ended, and the next round finds what it left.
         if (fate != Fate::done && fate != Fate::lost && fate != Fate::retry &&
-            fate != Fate::blocked) {
+            fate != Fate::blocked && fate != Fate::conflict) {
             set_all(open, error_of(fate));
             return;
         }

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/api/announcer.hpp"
 #include "engine/api/api.hpp"
 #include "engine/api/shapes.hpp"
 #include "engine/api/sse.hpp"
@@ -24,10 +25,6 @@ constexpr std::size_t kBatchBytes = 32U << 10U;
 constexpr std::size_t kFramingBytes = 256;
 constexpr base::Duration kEndWaitMax = std::chrono::seconds{30};
 
-std::string_view event_name(StreamMode mode) noexcept {
-    return mode == StreamMode::messages_tuple ? "messages" : scheduler::to_string(mode);
-}
-
 std::string run_path(const storage::RunRow& run, bool stateless) {
     const auto path = fmt::format("/runs/{}", run.id.to_string());
     return stateless ? path : fmt::format("/threads/{}{}", run.thread_id.to_string(), path);
@@ -44,11 +41,6 @@ Response stream_head(const storage::RunRow& run, bool stateless) {
 // What every stream begins with. Further attempts announce themselves in the log.
 void append_metadata(std::string& out, const storage::RunRow& run) {
     append_event(out, "metadata", scheduler::run_metadata(run.id, 1), EventId{}.to_string());
-}
-
-void append_logged(std::string& out, const scheduler::LoggedEvent& event) {
-    append_event(out, event.mode ? event_name(*event.mode) : "metadata", event.data,
-                 event.id.to_string());
 }
 
 // The event that says how a run ended comes after all that it did, and after all that its reader
@@ -76,30 +68,6 @@ base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string t
     sink.end();
     co_return Answer{Streamed{}};
 }
-
-// Sees to it that nobody reads tokens of an attempt that was not announced: not even who has read
-// past the announcement in another engine's memory, or what has made it through without it.
-class Announcer {
-public:
-    Announcer(const base::RunId& run, const std::optional<EventId>& after)
-        : run_{run}, known_{after && !after->is_of_end() ? std::max(1U, after->attempt) : 1U} {}
-
-    void append(std::string& out, const scheduler::LoggedEvent& event) {
-        if (!event.id.is_of_end() && event.id.attempt > known_) {
-            known_ = event.id.attempt;
-            if (event.mode) {
-                append_event(out, "metadata",
-                             scheduler::run_metadata(run_, static_cast<std::int32_t>(known_)),
-                             EventId{event.id.rows, known_, 0}.to_string());
-            }
-        }
-        append_logged(out, event);
-    }
-
-private:
-    base::RunId run_;
-    std::uint32_t known_;
-};
 
 // One reader's way through a run's log.
 class LogReader {

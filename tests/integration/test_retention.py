@@ -316,7 +316,7 @@ def test_old_checkpoints_go_and_the_rest_is_as_before(cluster):
 # ---- what a sweep costs
 
 
-SWEPT_THREADS = int(os.environ.get("HEDDLE_SWEPT_THREADS", "8000"))
+SWEPT_THREADS = int(os.environ.get("HEDDLE_SWEPT_THREADS", "20000"))
 CLIENTS = 16
 # Threads that expired long ago, of the engines that live or of one that is gone, each with a run and
 # four checkpoints of 600 bytes.

@@ -64,10 +64,6 @@ OPENAPI = ("openapi: 3.0.3\ninfo: {title: Tools, version: '1'}\npaths:\n"
                      for name in ("quick_book", "fail_book", "ask_book"))
            + "".join(GET.format(name=name) for name in ("look", "dear_look")))
 UNKNOWN = "it is not known whether this call was carried out"
-# A store sees no more of a durability than when it is written to: one has them all, the other the
-# usual one.
-DURABILITIES = [("sqlite", "async"), ("postgres", "sync"), ("postgres", "async"),
-                ("postgres", "exit")]
 
 
 class Tools:
@@ -184,7 +180,7 @@ async def interrupts_of(api, thread):
     return task["interrupts"]
 
 
-@pytest.mark.parametrize("tools,durability", DURABILITIES, indirect=["tools"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_a_tool_that_honours_the_key_is_called_again_with_it(tools, durability):
     async def body():
         async with connect(tools.cluster.url) as api:
@@ -210,7 +206,7 @@ def test_a_tool_that_honours_the_key_is_called_again_with_it(tools, durability):
     run(body(), seconds=90)
 
 
-@pytest.mark.parametrize("tools,durability", DURABILITIES, indirect=["tools"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_any_other_tool_is_not_called_again_and_the_model_is_told(tools, durability):
     async def body():
         async with connect(tools.cluster.url) as api:
@@ -364,7 +360,7 @@ def test_who_decided_to_retry_is_asked_again_when_that_dies_too(tools):
     run(body(), seconds=120)
 
 
-@pytest.mark.parametrize("tools,durability", DURABILITIES, indirect=["tools"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_an_answer_on_record_is_never_asked_for_again(tools, durability):
     """Two calls in one step: the answer of one is on disk when the engine dies in the other."""
     async def body():

@@ -3,8 +3,6 @@
 #include <cstdio>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "engine/api/api.hpp"
 #include "engine/api/run_body.hpp"
 #include "engine/base/sha1.hpp"
@@ -48,9 +46,11 @@ base::Result<std::string> read_key(const Request& request) {
 }
 
 std::string hash_of(std::string_view body) {
+    constexpr std::string_view kHexDigits = "0123456789abcdef";
     std::string hex;
     for (const auto byte : base::sha1(body)) {
-        hex += fmt::format("{:02x}", byte);
+        hex += kHexDigits[byte >> 4U];
+        hex += kHexDigits[byte & 0x0FU];
     }
     return hex;
 }

@@ -1,6 +1,9 @@
 #include "engine/base/json.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <limits>
 #include <vector>
 
 #include <fmt/format.h>
@@ -93,6 +96,107 @@ private:
     std::string key_;
 };
 
+// ---- writing. nlohmann's serializer decodes every byte; here text goes out in whole runs.
+
+constexpr bool is_ordinary(unsigned char byte) noexcept {
+    return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+}
+
+// @return the bytes of the well-formed sequence that `text` begins with (RFC 3629, section 4), which
+//         is not ASCII; 0 if there is none
+std::size_t utf8_length(std::string_view text) noexcept {
+    const auto byte = [text](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    const auto is_tail = [&](std::size_t at, unsigned least = 0x80, unsigned most = 0xBF) {
+        return at < text.size() && byte(at) >= least && byte(at) <= most;
+    };
+    const unsigned first = byte(0);
+    if (first >= 0xC2 && first <= 0xDF) {
+        return is_tail(1) ? 2 : 0;
+    }
+    if (first >= 0xE0 && first <= 0xEF) {
+        const unsigned least = first == 0xE0 ? 0xA0 : 0x80;
+        const unsigned most = first == 0xED ? 0x9F : 0xBF;
+        return is_tail(1, least, most) && is_tail(2) ? 3 : 0;
+    }
+    if (first >= 0xF0 && first <= 0xF4) {
+        const unsigned least = first == 0xF0 ? 0x90 : 0x80;
+        const unsigned most = first == 0xF4 ? 0x8F : 0xBF;
+        return is_tail(1, least, most) && is_tail(2) && is_tail(3) ? 4 : 0;
+    }
+    return 0;
+}
+
+void append_escape(std::string& out, unsigned char byte) {
+    constexpr std::string_view kNamed = "\"\\\b\f\n\r\t";
+    constexpr std::string_view kNames = "\"\\bfnrt";
+    constexpr std::string_view kHexDigits = "0123456789abcdef";
+    out += '\\';
+    const auto at = kNamed.find(static_cast<char>(byte));
+    if (at != std::string_view::npos) {
+        out += kNames[at];
+        return;
+    }
+    out += "u00";
+    out += kHexDigits[byte >> 4U];
+    out += kHexDigits[byte & 0x0FU];
+}
+
+// What is rare or has rules of its own: fractions, bytes that are not UTF-8.
+std::string dump_by_library(const Json& value) {
+    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+template <class Integer>
+void append_integer(std::string& out, Integer value) {
+    std::array<char, std::numeric_limits<Integer>::digits10 + 3> digits{};
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+    out.append(digits.data(), end);
+}
+
+void append_json(std::string& out, const Json& value) {
+    switch (value.type()) {
+        case Json::value_t::object: {
+            char before = '{';
+            for (const auto& [key, member] : value.get_ref<const Json::object_t&>()) {
+                out += before;
+                append_json_string(out, key);
+                out += ':';
+                append_json(out, member);
+                before = ',';
+            }
+            out += before == '{' ? "{}" : "}";
+            return;
+        }
+        case Json::value_t::array: {
+            char before = '[';
+            for (const auto& element : value.get_ref<const Json::array_t&>()) {
+                out += before;
+                append_json(out, element);
+                before = ',';
+            }
+            out += before == '[' ? "[]" : "]";
+            return;
+        }
+        case Json::value_t::string:
+            append_json_string(out, value.get_ref<const std::string&>());
+            return;
+        case Json::value_t::boolean:
+            out += value.get<bool>() ? "true" : "false";
+            return;
+        case Json::value_t::null:
+            out += "null";
+            return;
+        case Json::value_t::number_integer:
+            append_integer(out, value.get<std::int64_t>());
+            return;
+        case Json::value_t::number_unsigned:
+            append_integer(out, value.get<std::uint64_t>());
+            return;
+        default:
+            out += dump_by_library(value);
+    }
+}
+
 }  // namespace
 
 Result<Json> parse_json(std::string_view text, std::string_view what, JsonLimits limits) {
@@ -123,20 +227,37 @@ Result<Json> parse_stored_json(std::string_view text) {
 }
 
 std::string dump_json(const Json& value) {
-    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    std::string out;
+    append_json(out, value);
+    return out;
 }
 
 void append_json_string(std::string& out, std::string_view text) {
-    const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
-        return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
-    });
-    if (plain) {
-        out += '"';
-        out += text;
-        out += '"';
-        return;
+    const auto begin = out.size();
+    out += '"';
+    std::size_t copied = 0;
+    for (std::size_t at = 0; at < text.size();) {
+        const auto byte = static_cast<unsigned char>(text[at]);
+        if (is_ordinary(byte)) {
+            ++at;
+            continue;
+        }
+        if (byte >= 0x80) {
+            const auto length = utf8_length(text.substr(at));
+            if (length == 0) {
+                out.resize(begin);
+                out += dump_by_library(Json(std::string{text}));
+                return;
+            }
+            at += length;
+            continue;
+        }
+        out.append(text, copied, at - copied);
+        append_escape(out, byte);
+        copied = ++at;
     }
-    out += dump_json(Json(std::string{text}));
+    out.append(text, copied);
+    out += '"';
 }
 
 bool json_contains(const Json& whole, const Json& part) {

@@ -66,7 +66,13 @@ std::string make_head(const std::string& common, const CheckpointInfo& info) {
 }  // namespace
 
 std::string common_metadata(const Graph& graph, const RunSpec& spec) {
-    Json metadata = spec.metadata.is_object() ? spec.metadata : Json::object();
+    if (!spec.metadata.is_object() || spec.metadata.empty()) {  // the usual case, without a map
+        std::string text = R"({"assistant_id":")" + spec.assistant_id.to_string();
+        text += R"(","graph_id":)";
+        base::append_json_string(text, graph.name);
+        return text + R"(,"thread_id":")" + spec.thread_id.to_string() + R"("})";
+    }
+    Json metadata = spec.metadata;
     metadata["thread_id"] = spec.thread_id.to_string();
     metadata["graph_id"] = graph.name;
     metadata["assistant_id"] = spec.assistant_id.to_string();

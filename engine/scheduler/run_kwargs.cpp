@@ -185,15 +185,22 @@ std::optional<Durability> parse_durability(std::string_view name) noexcept {
 std::string encode_kwargs(const RunRequest& request) {
     std::string out = "{";
     if (request.input) {
-        out += "\"input\":" + base::dump_json(*request.input) + ',';
+        out += R"("input":)";
+        out += base::dump_json(*request.input);
+        out += ',';
     }
     if (request.resume) {
         out += R"("command":{"resume":)" + base::dump_json(*request.resume) + "},";
     }
-    out += fmt::format(R"("config":{{"recursion_limit":{},"configurable":{}}},"stream_mode":[)",
-                       request.recursion_limit, base::dump_json(request.configurable));
-    for (std::size_t i = 0; i < request.stream_modes.size(); ++i) {
-        out += fmt::format(R"({}"{}")", i > 0 ? "," : "", to_string(request.stream_modes[i]));
+    out += R"("config":{"recursion_limit":)";
+    out += std::to_string(request.recursion_limit);
+    out += R"(,"configurable":)";
+    out += base::dump_json(request.configurable);
+    out += R"(},"stream_mode":[)";
+    for (const auto mode : request.stream_modes) {
+        out += out.back() == '[' ? "\"" : ",\"";
+        out += to_string(mode);
+        out += '"';
     }
     out += R"(],"interrupt_before":)";
     append_names(out, request.interrupt_before);
@@ -203,9 +210,10 @@ std::string encode_kwargs(const RunRequest& request) {
         out += R"(,"stream_resumable":true)";
     }
     const auto time_max = std::chrono::duration_cast<std::chrono::milliseconds>(request.time_max);
-    out += fmt::format(R"(,"durability":"{}","temporary":{},"time_max_ms":{}}})",
-                       to_string(request.durability), request.temporary_thread, time_max.count());
-    return out;
+    out += R"(,"durability":")";
+    out += to_string(request.durability);
+    out += request.temporary_thread ? R"(","temporary":true)" : R"(","temporary":false)";
+    return out + R"(,"time_max_ms":)" + std::to_string(time_max.count()) + '}';
 }
 
 base::Result<RunRequest> decode_run(const storage::RunRow& row, const Catalog& catalog) {

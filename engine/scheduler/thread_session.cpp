@@ -442,12 +442,20 @@ void ThreadSession::note_graph(const Run& run) {
         return;
     }
     graph_noted_ = true;
+    const auto& assistant = run.request_.assistant;
+    if (thread_.metadata == "{}") {  // a new thread's, as a rule
+        thread_.metadata = R"({"assistant_id":")" + assistant.id.to_string() + R"(","graph_id":)";
+        base::append_json_string(thread_.metadata, assistant.graph->name);
+        thread_.metadata += '}';
+        pending_.metadata = thread_.metadata;
+        return;
+    }
     auto metadata = base::parse_stored_json(thread_.metadata);
     if (!metadata || !metadata->is_object() || metadata->contains("graph_id")) {
         return;
     }
-    (*metadata)["graph_id"] = run.request_.assistant.graph->name;
-    (*metadata)["assistant_id"] = run.request_.assistant.id.to_string();
+    (*metadata)["graph_id"] = assistant.graph->name;
+    (*metadata)["assistant_id"] = assistant.id.to_string();
     thread_.metadata = base::dump_json(*metadata);
     pending_.metadata = thread_.metadata;
 }

@@ -1,14 +1,17 @@
 #include "engine/storage/postgres/parameters.hpp"
 
+#include <array>
+
 namespace heddle::storage::postgres {
 namespace {
 
 template <class Unsigned>
 void append_big_endian(std::string& out, Unsigned value) {
-    for (std::size_t shift = sizeof(Unsigned) * 8; shift > 0;) {
-        shift -= 8;
-        out.push_back(static_cast<char>((value >> shift) & 0xffU));
+    std::array<char, sizeof(Unsigned)> bytes;
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = static_cast<char>((value >> (8 * (bytes.size() - 1 - i))) & 0xffU);
     }
+    out.append(bytes.data(), bytes.size());
 }
 
 // Dimensions, null flag, element type, length and lower bound come before the elements.
@@ -17,6 +20,8 @@ constexpr std::size_t kHeaderBytes = 20;
 }  // namespace
 
 BinaryArray::BinaryArray(ElementType type) : type_{type} {
+    constexpr std::size_t kUsualBytes = 256;  // a few elements without growing
+    bytes_.reserve(kUsualBytes);
     bytes_.assign(kHeaderBytes, '\0');
 }
 
@@ -62,6 +67,7 @@ void BinaryArray::add_null() {
 
 std::string BinaryArray::take() {
     std::string header;
+    header.reserve(kHeaderBytes);
     append_big_endian<std::uint32_t>(header, count_ == 0 ? 0 : 1);
     append_big_endian<std::uint32_t>(header, has_null_ ? 1 : 0);
     append_big_endian(header, static_cast<std::uint32_t>(type_));

@@ -1,5 +1,10 @@
 #include "engine/base/json.hpp"
 
+#include <array>
+#include <iostream>
+#include <random>
+#include <string>
+
 #include <gtest/gtest.h>
 
 namespace heddle::base {
@@ -63,6 +68,64 @@ TEST(AppendJsonString, EscapesWhatNeedsIt) {
     append_json_string(out, "plain");
     append_json_string(out, "a\"b\\c\n\xff");
     EXPECT_EQ(out, "\"plain\"\"a\\\"b\\\\c\\n\xef\xbf\xbd\"");
+}
+
+// Text, mostly well-formed, in which every kind of byte occurs.
+std::string random_text(std::mt19937& random) {
+    constexpr std::array<std::string_view, 12> kPieces{
+        "plain ", "\"", "\\", "\n\t\r\b\f", std::string_view{"\0\x1f\x7f", 3}, "é",
+        "漢字",   "😀", "\xff", "\xe2\x82",   "\xed\xa0\x80",                   "\xc0\xaf"};
+    std::uniform_int_distribution<std::size_t> piece{0, random() % 2 == 0 ? 7U : 11U};
+    std::string text;
+    for (auto left = random() % 6; left > 0; --left) {
+        text += kPieces[piece(random)];
+    }
+    return text;
+}
+
+Json random_json(std::mt19937& random, unsigned depth) {
+    switch (random() % (depth == 0 ? 6 : 8)) {
+        case 0:
+            return nullptr;
+        case 1:
+            return random() % 2 == 0;
+        case 2:
+            return static_cast<std::int64_t>(random()) * -static_cast<std::int64_t>(random());
+        case 3:
+            return std::uint64_t{random()} << (random() % 33);
+        case 4:
+            return static_cast<double>(random()) / 7.0;
+        case 5:
+            return random_text(random);
+        case 6: {
+            Json array = Json::array();
+            for (auto left = random() % 4; left > 0; --left) {
+                array.push_back(random_json(random, depth - 1));
+            }
+            return array;
+        }
+        default: {
+            Json object = Json::object();
+            for (auto left = random() % 4; left > 0; --left) {
+                object[random_text(random)] = random_json(random, depth - 1);
+            }
+            return object;
+        }
+    }
+}
+
+TEST(DumpJson, WritesWhatTheLibraryWrites) {
+    const auto seed = std::random_device{}();
+    std::cout << "seed " << seed << '\n';
+    std::mt19937 random{seed};
+    for (int i = 0; i < 20'000; ++i) {
+        const auto value = random_json(random, 4);
+        ASSERT_EQ(dump_json(value), value.dump(-1, ' ', false, Json::error_handler_t::replace));
+    }
+    for (const auto* text : {"-9223372036854775808", "18446744073709551615", "[]", "{}"}) {
+        const auto value = Json::parse(text, nullptr, false);
+        EXPECT_EQ(dump_json(value), value.dump()) << text;
+    }
 }
 
 TEST(JsonContains, FollowsPostgres) {

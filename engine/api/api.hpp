@@ -118,10 +118,6 @@ private:
     /// also the thread, that the key stands for. @param scope  in which the key is one
     /// @return invalid_argument, naming the header
     base::Task<base::Status> claim_key(Call& call, std::string scope, scheduler::RunRequest& run);
-    /// @return unsupported, naming `field`, unless a run that starts now starts from it anyway
-    base::Task<base::Status> check_newest(base::ThreadId thread,
-                                          base::CheckpointId checkpoint,
-                                          std::string field);
     /// Fills in the ids and submits. Returns once the run is on disk and the edge has been told.
     base::Task<base::Result<scheduler::RunHandle>> start_run(Call& call, scheduler::RunRequest run);
     base::Result<base::ThreadId> thread_of_run(const Request& request, bool stateless) const;

@@ -85,14 +85,14 @@ void read_command(Fields& body, bool stateless, scheduler::RunRequest& run) {
     run.resume = *resume;
 }
 
-void read_checkpoint(Fields& body, bool stateless, RunBody& to) {
-    to.checkpoint = body.id<base::CheckpointId>("checkpoint_id");
-    to.checkpoint_field = "checkpoint_id";
+void read_checkpoint(Fields& body, bool stateless, scheduler::RunRequest& run) {
+    run.from_checkpoint = body.id<base::CheckpointId>("checkpoint_id");
+    run.checkpoint_field = "checkpoint_id";
     if (const auto* object = body.object("checkpoint")) {
         Fields checkpoint{*object, "checkpoint"};
         if (const auto id = checkpoint.id<base::CheckpointId>("checkpoint_id")) {
-            to.checkpoint = id;
-            to.checkpoint_field = "checkpoint";
+            run.from_checkpoint = id;
+            run.checkpoint_field = "checkpoint";
         }
         (void)checkpoint.id<base::ThreadId>("thread_id");
         if (!checkpoint.text("checkpoint_ns").value_or("").empty()) {
@@ -102,8 +102,8 @@ void read_checkpoint(Fields& body, bool stateless, RunBody& to) {
         (void)checkpoint.object("checkpoint_map");
         body.keep(checkpoint.finish());
     }
-    if (stateless && to.checkpoint) {
-        body.refuse(to.checkpoint_field, "needs a thread", ErrorCode::unsupported);
+    if (stateless && run.from_checkpoint) {
+        body.refuse(run.checkpoint_field, "needs a thread", ErrorCode::unsupported);
     }
 }
 
@@ -268,7 +268,7 @@ base::Result<RunBody> read_run_body(std::string_view text,
     }
     refuse_what_is_not_obeyed(body);
     read_command(body, stateless, read.run);
-    read_checkpoint(body, stateless, read);
+    read_checkpoint(body, stateless, read.run);
     read_config(body, read.run);
     read.run.stream_resumable = body.flag("stream_resumable").value_or(false);
     read.run.interrupt_before = read_breakpoints(body, "interrupt_before", *assistant->graph);

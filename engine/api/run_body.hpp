@@ -16,10 +16,6 @@ struct RunBody {
     scheduler::RunRequest run;  ///< without thread_id, run_id, kwargs and request_hash
     bool cancel_on_disconnect = false;
     bool names_modes = false;  ///< stream_mode was given
-    /// Where the run is to start; only the thread's newest checkpoint is obeyed (SDKs name it with
-    /// every turn), which the caller checks.
-    std::optional<base::CheckpointId> checkpoint;
-    std::string checkpoint_field;  ///< which field said so
     /// Its Idempotency-Key stands for a thread of another shard: nothing was done.
     std::optional<base::ThreadId> elsewhere;
 };

@@ -86,13 +86,6 @@ base::Task<base::Result<RunBody>> Api::read_run(Call& call) {
         body->elsewhere = thread;
         co_return body;
     }
-    if (body->checkpoint) {
-        auto status =
-            co_await check_newest(body->run.thread_id, *body->checkpoint, body->checkpoint_field);
-        if (!status) {
-            co_return std::move(status).error();
-        }
-    }
     co_return body;
 }
 
@@ -128,32 +121,6 @@ base::Task<base::Status> Api::claim_key(Call& call, std::string scope, scheduler
     request.run_id = holder->run.to_string();
     request.key_claimed = true;
     co_return base::ok();
-}
-
-base::Task<base::Status> Api::check_newest(ThreadId thread,
-                                           base::CheckpointId checkpoint,
-                                           std::string field) {
-    const auto row = co_await base::from_callback<base::Result<storage::ThreadRow>>(
-        [&](auto done) { store().load_thread(thread, std::move(done)); });
-    if (!row) {
-        co_return row.error();
-    }
-    const auto newest =
-        co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
-            [&](auto done) { store().list_journal(thread, storage::kNoSeq, 1, std::move(done)); });
-    if (!newest) {
-        co_return newest.error();
-    }
-    const bool is_newest = row->status != storage::ThreadStatus::busy && !newest->empty() &&
-                           newest->front().checkpoint_id == checkpoint;
-    if (is_newest) {
-        co_return base::ok();
-    }
-    co_return Error{ErrorCode::unsupported,
-                    field +
-                        ": a run starts from its thread's newest checkpoint; starting from "
-                        "another one is not supported",
-                    field};
 }
 
 base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,

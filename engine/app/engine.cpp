@@ -28,8 +28,9 @@ constexpr auto kLinger = std::chrono::milliseconds{500};
 
 scheduler::SchedulerLimits limits_of(const Options& options) {
     scheduler::SchedulerLimits limits;
+    limits.lease = std::chrono::milliseconds{options.lease_ms};
     // A dead owner's lease passes, and then the thread has to be claimed.
-    limits.owner_wait_max = std::chrono::milliseconds{options.lease_ms} + std::chrono::seconds{1};
+    limits.owner_wait_max = limits.lease + std::chrono::seconds{1};
     limits.attempts_max = options.attempts_max;
     limits.key_kept = std::chrono::seconds{options.idempotency_key_seconds};
     limits.temporary_kept = std::chrono::seconds{options.stateless_result_seconds};

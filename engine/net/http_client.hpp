@@ -28,6 +28,8 @@ struct HttpRequest {
     base::Instant deadline{};  ///< the answer is complete by then; waiting for a slot counts
     base::Duration idle_timeout = std::chrono::seconds{60};  ///< longest silence of the server
     std::size_t response_bytes_max = 8U << 20U;              ///< of the body, streamed or not
+    /// Must not arrive twice: a connection of its own, see send(). Costs a connection's set-up.
+    bool once = false;
 };
 
 struct HttpResponse {
@@ -63,7 +65,8 @@ public:
     HttpClient& operator=(const HttpClient&) = delete;
 
     /// Sends once; any status is an answer. Only a kept connection that the server closes before
-    /// the first byte of an answer is replaced by a new one (libcurl does, for every method). Only
+    /// the first byte of an answer is replaced by a new one, whatever the method: libcurl sends the
+    /// request again then, which may have arrived. HttpRequest::once rules that out. Only
     /// a 2xx body goes to `on_body`, every other body (or all, if on_body is empty) is in
     /// HttpResponse::body.
     /// @return invalid_argument   the request cannot be sent (`field` names the member)

@@ -300,6 +300,7 @@ bool HttpClient::Loop::configure(Transfer& transfer) {
     set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
     set(CURLOPT_CONNECTTIMEOUT_MS, std::clamp<long>(milliseconds, 1, 600'000));
     set(CURLOPT_TCP_NODELAY, 1L);
+    set(CURLOPT_FRESH_CONNECT, request.once ? 1L : 0L);
     set(CURLOPT_NOPROXY, no_proxy_.c_str());
     set(CURLOPT_WRITEFUNCTION, &Loop::on_write);
     set(CURLOPT_WRITEDATA, &transfer);

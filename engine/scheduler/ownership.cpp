@@ -1,5 +1,6 @@
 #include "engine/scheduler/ownership.hpp"
 
+#include <algorithm>
 #include <future>
 
 #include "engine/observe/log.hpp"
@@ -105,8 +106,13 @@ base::Task<> Ownership::keep_lease() {
 }
 
 base::Task<> Ownership::take_over() {
+    // Those of a full round have to be claimed before the next one finds others.
+    constexpr base::Duration kAfterFullRound = std::chrono::milliseconds{50};
+    bool was_full = false;
     while (!left_.load(std::memory_order_relaxed)) {
-        co_await base::wait_for(limits_.recovery_every);
+        co_await base::wait_for(was_full ? std::min(kAfterFullRound, limits_.recovery_every)
+                                         : limits_.recovery_every);
+        was_full = false;
         if (draining_.load(std::memory_order_relaxed)) {
             continue;
         }
@@ -117,6 +123,7 @@ base::Task<> Ownership::take_over() {
         if (!orphans) {
             continue;
         }
+        was_full = orphans->size() >= static_cast<std::size_t>(limits_.orphans_per_round);
         for (const auto& thread : *orphans) {
             auto& owner = scheduler_.of(thread);
             scheduler_.pool().of(thread).post([&owner, thread] { owner.recover(thread); });

@@ -15,7 +15,7 @@ struct OwnershipLimits {
     base::Duration lease = std::chrono::seconds{2};  ///< as StoreLimits::lease
     base::Duration heartbeat_every = std::chrono::milliseconds{500};
     base::Duration recovery_every = std::chrono::milliseconds{500};
-    std::int32_t orphans_per_round = 128;
+    std::int32_t orphans_per_round = 1000;  ///< a full round is followed by the next at once
 };
 
 /// Keeps this engine's lease and takes over what dead engines left. Its loops run on an OS thread

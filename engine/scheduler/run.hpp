@@ -27,6 +27,10 @@ struct RunRequest {
     bool keyed = false;               ///< by an Idempotency-Key: its thread stays as long as that
     bool maybe_repeated = false;      ///< the edge may have sent this to others, too
     bool must_exist = false;          ///< it was stored before: if it is gone, it is not made again
+    /// Where the run is to start. Only the thread's newest checkpoint is obeyed (SDKs name it with
+    /// every turn); no matter for a run that is there already.
+    std::optional<base::CheckpointId> from_checkpoint;
+    std::string checkpoint_field;     ///< which field said so
     std::optional<base::Json> input;  ///< unset: go on from where the thread stands
     std::optional<base::Json> resume;  ///< command.resume: answers what the thread asks
     base::Json configurable = base::Json::object();

@@ -59,8 +59,10 @@ OpenOptions options_of(const RunRequest& request, const SchedulerLimits& limits)
     options.create = request.create_thread;
     options.ttl = ttl_of(request, limits);
     if (options.create) {
-        options.metadata = base::dump_json({{"graph_id", request.assistant.graph->name},
-                                            {"assistant_id", request.assistant.id.to_string()}});
+        options.metadata = R"({"assistant_id":")" + request.assistant.id.to_string() + '"';
+        options.metadata += R"(,"graph_id":)";
+        base::append_json_string(options.metadata, request.assistant.graph->name);
+        options.metadata += '}';
     }
     return options;
 }
@@ -88,7 +90,8 @@ void ShardScheduler::drop_waiters() {
 base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
                                                            bool wait_for_owner) {
     auto options = options_of(request, sessions_->context().limits);
-    if (options.create && !wait_for_owner && sessions_->find_ended(request.run_id) == nullptr) {
+    const bool may_begin = options.create && !wait_for_owner && !request.from_checkpoint;
+    if (may_begin && sessions_->find_ended(request.run_id) == nullptr) {
         if (const auto begun = sessions_->begin(request.thread_id, options)) {
             auto first = co_await submit_first(*begun, request);
             if (first || (first.error().code != base::ErrorCode::conflict &&
@@ -134,6 +137,19 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
     }
     if (request.must_exist) {
         co_return base::Error{base::ErrorCode::not_found, "Run not found", "run_id"};
+    }
+    if (request.from_checkpoint) {
+        auto stands = co_await session->stands_at(*request.from_checkpoint);
+        if (!stands) {
+            co_return std::move(stands).error();
+        }
+        if (!*stands) {
+            const auto& field = request.checkpoint_field;
+            co_return base::Error{base::ErrorCode::unsupported,
+                                  field + ": a run starts from its thread's newest checkpoint; "
+                                          "starting from another one is not supported",
+                                  field};
+        }
     }
     co_return session->submit(std::move(request));
 }

@@ -20,6 +20,7 @@ struct SchedulerLimits {
     std::size_t waiting_runs_max = 1024;  ///< per thread
     std::size_t run_log_bytes_max = 8U << 20U;
     std::int32_t attempts_max = 3;  ///< starts of one run over all engines
+    base::Duration lease = std::chrono::seconds{2};            ///< as StoreLimits::lease
     base::Duration owner_wait_max = std::chrono::seconds{3};   ///< for a dead owner's lease to pass
     base::Duration ended_run_kept = std::chrono::seconds{60};  ///< in memory, for late joiners
     std::size_t ended_log_bytes_max = 64U << 20U;              ///< of those runs' events, per shard
@@ -79,6 +80,7 @@ public:
     ///         idempotency_mismatch   run_id is known with another request_hash
     ///         conflict               the thread belongs to another graph
     ///         not_found              also: request.must_exist, and there is no such run
+    ///         unsupported            the thread does not stand at request.from_checkpoint
     base::Task<base::Result<RunHandle>> submit(RunRequest request, bool wait_for_owner);
 
     /// @return nullptr if this engine does not hold the run in memory

@@ -213,6 +213,20 @@ base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
     result.status = storage::RunStatus::error;
     result.thread_status = storage::ThreadStatus::error;
     result.error = std::move(error);
+    if (thread_.interrupts != "{}") {
+        // What is asked is still asked, unless the run got past it.
+        const auto newest = co_await find_newest_row(context_.store, thread_.id, run->row_.id);
+        if (lost_) {
+            co_return;
+        }
+        if (!newest && newest.error().code != base::ErrorCode::not_found) {
+            lose({base::ErrorCode::unavailable, newest.error().message}, true);
+            co_return;
+        }
+        if (!newest || !*newest) {
+            keep_asking(result);
+        }
+    }
     end_run(run, std::move(result), RunOutcome{});
 }
 

@@ -72,14 +72,19 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     graph::append_row_events(row.data, live_, events);
     live_.clear();
     live_bytes_ = 0;
-    if (run_->request().durability == Durability::exit) {
+    const bool hands_over = session_.handing_over_ && !session_.position_->next.empty();
+    const bool is_held = run_->request().durability == Durability::exit;
+    if (is_held) {
         held_.push_back(std::move(row));
-        publish(seq, std::move(events));
+    } else {
+        session_.append_row(std::move(row));
+    }
+    publish(seq, std::move(events));
+    if (is_held && !hands_over) {
         co_return base::ok();
     }
-    session_.append_row(std::move(row));
-    publish(seq, std::move(events));
-    if (session_.handing_over_ && !session_.position_->next.empty()) {
+    if (hands_over) {
+        hand_over_held_rows();
         stopped_ = true;
         co_return base::Error{base::ErrorCode::unavailable, "the thread is handed over"};
     }
@@ -134,8 +139,21 @@ base::Task<base::Status> SessionHost::record_tool_calls(std::vector<storage::Too
         session_.tool_calls_seq_ = call.seq;
         session_.pending_.tool_calls.push_back(std::move(call));
     }
-    auto written = co_await session_.write_now();
-    co_return written;
+    co_return co_await prove_ownership();
+}
+
+base::Task<base::Status> SessionHost::prove_ownership() {
+    constexpr int kTriesMax = 4;
+    for (int i = 0; i < kTriesMax; ++i) {
+        const auto asked_at = base::system_clock().now();
+        auto written = co_await session_.write_now();
+        if (!written || base::system_clock().now() - asked_at < session_.context_.limits.lease) {
+            co_return written;
+        }
+    }
+    const base::Error slow{base::ErrorCode::unavailable, "the store is slower than the lease"};
+    session_.lose(slow, true);
+    co_return slow;
 }
 
 void SessionHost::record_answer(storage::ToolCallRow call) {

@@ -32,6 +32,9 @@ public:
 private:
     /// Logs a step's events, to be read once its row is on disk.
     void publish(storage::Seq seq, std::vector<graph::StreamEvent> events);
+    /// Writes what is pending, and again until the answer is younger than a lease: whoever was
+    /// stopped meanwhile may have been robbed since, and others may have acted on its record.
+    base::Task<base::Status> prove_ownership();
 
     ThreadSession& session_;
     RunHandle run_;

@@ -48,6 +48,7 @@ ThreadSession::ThreadSession(SessionContext& context, storage::ThreadClaim fresh
     : context_{context},
       epoch_{1},
       fresh_{std::move(fresh)},
+      graph_noted_{true},  // the first run made the metadata, too
       queue_{context.limits.waiting_runs_max} {
     thread_.id = fresh_->thread_id;
     thread_.metadata = fresh_->metadata;
@@ -114,6 +115,24 @@ bool ThreadSession::has_had_its_attempts(const storage::RunRow& run) const {
     const auto most = context_.limits.attempts_max;
     return run.attempt - context_.spared.of(run.id) >= most ||
            run.attempt >= std::max(most, kStartsMax);
+}
+
+base::Task<base::Result<bool>> ThreadSession::stands_at(base::CheckpointId checkpoint) {
+    const auto self = shared_from_this();
+    if (position_ && queue_.is_idle()) {
+        co_return position_->checkpoint_id == checkpoint;
+    }
+    const auto newest =
+        co_await base::from_callback<base::Result<std::vector<storage::JournalRow>>>(
+            [this](auto done) {
+                context_.store.list_journal(thread_.id, storage::kNoSeq, 1, std::move(done));
+            });
+    if (!newest) {
+        co_return newest.error();
+    }
+    // A run that is here, perhaps since that was asked, will have moved it on.
+    co_return queue_.is_idle() && !newest->empty() &&
+        newest->front().checkpoint_id == checkpoint;
 }
 
 base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
@@ -442,20 +461,12 @@ void ThreadSession::note_graph(const Run& run) {
         return;
     }
     graph_noted_ = true;
-    const auto& assistant = run.request_.assistant;
-    if (thread_.metadata == "{}") {  // a new thread's, as a rule
-        thread_.metadata = R"({"assistant_id":")" + assistant.id.to_string() + R"(","graph_id":)";
-        base::append_json_string(thread_.metadata, assistant.graph->name);
-        thread_.metadata += '}';
-        pending_.metadata = thread_.metadata;
-        return;
-    }
     auto metadata = base::parse_stored_json(thread_.metadata);
     if (!metadata || !metadata->is_object() || metadata->contains("graph_id")) {
         return;
     }
-    (*metadata)["graph_id"] = assistant.graph->name;
-    (*metadata)["assistant_id"] = assistant.id.to_string();
+    (*metadata)["graph_id"] = run.request_.assistant.graph->name;
+    (*metadata)["assistant_id"] = run.request_.assistant.id.to_string();
     thread_.metadata = base::dump_json(*metadata);
     pending_.metadata = thread_.metadata;
 }

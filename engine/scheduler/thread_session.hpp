@@ -81,6 +81,8 @@ public:
     base::Task<base::Status> wait_made();
     /// Queues again what another engine, or an earlier life of this one, left unfinished.
     void resume(std::vector<storage::RunRow> rows);
+    /// @return whether a run that is submitted now, without waiting for anything, starts from there
+    base::Task<base::Result<bool>> stands_at(base::CheckpointId checkpoint);
     [[nodiscard]] bool has_had_its_attempts(const storage::RunRow& run) const;
     base::Result<RunHandle> submit(RunRequest request);
     /// @return false if the run is neither waiting nor executing here

@@ -235,6 +235,27 @@ TEST_F(PostgresFailures, AServerThatIsNotThereIsUnavailable) {
     EXPECT_EQ(store.error().message.find("nowhere"), std::string::npos);
 }
 
+TEST_F(PostgresFailures, ALeaseFromAClockThatWasAheadIsOver) {
+    const auto thread = new_thread_id();
+    auto dead = open_engine();
+    auto write = make_write(dead->claim(thread));
+    write.new_runs = {make_run(thread)};
+    ASSERT_TRUE(dead->write(write));
+    const auto other = open_engine();
+    EXPECT_TRUE(other->orphans().empty());
+    // A standby was promoted whose clock is an hour behind.
+    cluster_.run_sql(database(),
+                     "UPDATE heddle.engines SET heartbeat_at = heartbeat_at + 3600000000 "
+                     "WHERE engine_id = (SELECT owner FROM heddle.threads)");
+    EXPECT_EQ(other->orphans(), std::vector{thread});
+    EXPECT_EQ(other->claim(thread).kind, storage::ClaimOutcome::Kind::claimed);
+    // One that is alive comes back with its next heartbeat.
+    EXPECT_TRUE(dead->heartbeat());
+    auto again = make_write(dead->claim(new_thread_id()));
+    again.status = ThreadStatus::busy;
+    EXPECT_TRUE(dead->write(again));
+}
+
 TEST_F(PostgresFailures, StepsOfAThreadTouchNoIndexOfThreads) {
     auto engine = open_engine();
     const auto claimed = engine->claim(new_thread_id());

@@ -36,14 +36,16 @@ def wordy(text):
                   if_not_exists="create")
 
 
-def check_whole(received, text, attempts):
-    """Every step's event once, ids ascending, tokens of the last attempt whole."""
+def check_whole(received, text, attempts, before=0):
+    """Every step's event once, ids ascending, tokens of the last attempt whole.
+
+    `before`: messages of the thread before this turn."""
     ids = [int(event.id) for event in received]
     assert ids == sorted(set(ids)), "each event once, in order"
     made = [event.data["attempt"] for event in received if event.name == "metadata"]
     assert made == attempts
     values = [event.data for event in received if event.name == "values"]
-    assert [len(one["messages"]) for one in values] == [1, 2]
+    assert [len(one["messages"]) - before for one in values] == [1, 2]
     updates = [event for event in received if event.name == "updates"]
     assert [list(event.data) for event in updates] == [["assistant"]]
     answer = text_of(values[-1]["messages"][-1])
@@ -72,15 +74,19 @@ def test_stream_goes_on_in_the_same_response_when_its_engine_is_killed(cluster):
     async def body():
         async with connect(cluster.url) as api:
             thread = await api.new_thread()
+            await api.post(f"/threads/{thread}/runs/wait", run_of("echo", "before"))
+            # As SDKs do: they name the checkpoint that they go on from.
+            newest = (await api.get(f"/threads/{thread}/state")).json["checkpoint"]
             victims = []
 
             def kill():
                 victims.append(owner_of(cluster))
                 victims[0].kill9()
-            received, gap = await stream_until(api, thread, wordy("once more"), 5, kill)
+            asked = {**wordy("once more"), "checkpoint": newest}
+            received, gap = await stream_until(api, thread, asked, 5, kill)
             print(f"longest gap {gap:.2f} s")
             assert gap < GAP_SECONDS
-            check_whole(received, "once more", [1, 2])
+            check_whole(received, "once more", [1, 2], before=2)
             victims[0].start()
 
             # Whoever joins later, from the start or from any event, gets the same.
@@ -201,6 +207,7 @@ def test_a_repeat_with_the_same_key_gets_the_run_that_there_was(cluster):
 
 
 STREAMS = 60
+DURABILITIES = ["async", "exit", "sync"]
 RUNS = int(os.environ.get("HEDDLE_RUNS", "150"))
 
 
@@ -211,10 +218,12 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
             threads = await asyncio.gather(*[api.new_thread() for _ in range(2 * STREAMS)])
             answered = asyncio.gather(
                 *[api.stream("POST", f"/threads/{thread}/runs/stream",
-                             run_of("steps", "go", stream_mode=["updates", "values"]))
-                  for thread in threads[:STREAMS]],
-                *[api.post(f"/threads/{thread}/runs/wait", run_of("steps", "go"))
-                  for thread in threads[STREAMS:]])
+                             run_of("steps", "go", stream_mode=["updates", "values"],
+                                    durability=DURABILITIES[number % 3]))
+                  for number, thread in enumerate(threads[:STREAMS])],
+                *[api.post(f"/threads/{thread}/runs/wait",
+                           run_of("steps", "go", durability=DURABILITIES[number % 3]))
+                  for number, thread in enumerate(threads[STREAMS:])])
 
             async def all_run():
                 return sum(engine.metrics()["heddle_scheduler_runs_running"]
@@ -255,7 +264,8 @@ def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
             async def whole(number):
                 thread = str(uuid.uuid4())
                 answer = await api.post(f"/threads/{thread}/runs/wait",
-                                        run_of("steps", f"n {number}", if_not_exists="create"))
+                                        run_of("steps", f"n {number}", if_not_exists="create",
+                                               durability=DURABILITIES[number % 3]))
                 texts = [text_of(message) for message in answer.json["messages"]]
                 assert len(texts) == STEPS + 1 and texts[0] == f"n {number}"
             answered = asyncio.gather(*[whole(number) for number in range(RUNS)])
@@ -279,6 +289,9 @@ def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
             print(f"{RUNS} runs, gone after {time.monotonic() - asked:.2f} s")
             await answered
             assert other.metrics()["heddle_scheduler_runs_failed_total"] == 0
+            database = cluster.store_url.rsplit("/", 1)[1].split("?")[0]
+            assert postgres_cluster().ask("SELECT max(attempt) FROM heddle.runs",
+                                          database=database) == "1", "no superstep is done twice"
             assert leaving.process.returncode == 0
             leaving.start()
     with slow_cluster(tmp_path, latency=0.5, step_seconds=2.0, store="postgres", engines=2,

@@ -472,6 +472,51 @@ def test_a_stalled_engine_records_nothing_when_it_wakes_up(tools):
     run(body(), seconds=90)
 
 
+HOLD = """
+CREATE TABLE heddle.hold (one int);
+INSERT INTO heddle.hold VALUES (1);
+CREATE FUNCTION heddle.hold() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+  WHILE EXISTS (SELECT 1 FROM heddle.hold) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END$$;
+CREATE TRIGGER hold BEFORE INSERT ON heddle.tool_calls FOR EACH ROW EXECUTE FUNCTION heddle.hold();
+"""
+
+
+def test_an_engine_that_is_stopped_before_its_call_makes_none_when_it_wakes_up(tools):
+    """Stopped while its record is on its way to the disk, others decide what became of the call."""
+    if tools.cluster.store_url.startswith("sqlite:"):
+        return  # nothing of a SQLite write can be held up from outside
+    database = re.search(r"/(test_\w+)", tools.cluster.store_url)[1]
+
+    def ask(statement):
+        return postgres_cluster().ask(statement, database=database)
+
+    async def body():
+        async with connect(tools.cluster.url) as api:
+            thread = await api.new_thread()
+            ask(HOLD)
+            waiting = asyncio.create_task(
+                api.post(f"/threads/{thread}/runs/wait", request_of("call fail_book {}")))
+
+            async def is_held():
+                return ask("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
+                           "AND datname = current_database()") == "1"
+            await eventually(is_held, "the record is on its way")
+            stopped = tools.owner()
+            os.kill(stopped.pid, signal.SIGSTOP)
+            try:
+                ask("DELETE FROM heddle.hold")
+                (answer,) = answers_of((await waiting).json)
+                assert answer["status"] == "error" and UNKNOWN in answer["content"]
+            finally:
+                os.kill(stopped.pid, signal.SIGCONT)
+
+            async def awake():
+                return stopped.metrics()["heddle_scheduler_runs_running"] == 0
+            await eventually(awake, "the stopped engine has given its run up")
+            assert tools.server.calls("fail_book") == []
+    run(body(), seconds=90)
+
+
 def test_a_cancelled_call_is_not_made_again_by_the_next_run(tools):
     async def body():
         async with connect(tools.cluster.url) as api:

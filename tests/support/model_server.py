@@ -39,7 +39,8 @@ The model's name may hold options, in any place:
     fault-midstream an error object in mid-stream
 
 For tests of HTTP itself: /http/bytes/N (streamed), /http/status/N, /http/redirect, /http/echo,
-/http/headers/N (N header bytes), /http/drip (a byte every 20 ms, without end), /http/silent, /http/cut.
+/http/headers/N (N header bytes), /http/drip (a byte every 20 ms, without end), /http/silent, /http/cut,
+/http/hang-up (counts the request, then closes without an answer; /http/hung-up tells how many).
 """
 import argparse
 import asyncio
@@ -351,12 +352,14 @@ class PlainHttp:
 
     def __init__(self):
         self.sent = 0
+        self.hung_up = 0
 
     async def bytes(self, request):
         left = int(request.match_info["count"])
         response = web.StreamResponse()
         await response.prepare(request)
         self.sent = 0
+        self.hung_up = 0
         while left > 0:
             piece = min(left, 65536)
             await response.write(b"b" * piece)
@@ -398,6 +401,15 @@ class PlainHttp:
     async def silent(self, _request):
         await asyncio.sleep(3600)
 
+    async def hang_up(self, request):
+        await request.read()
+        self.hung_up += 1
+        request.transport.close()
+        return web.Response()
+
+    async def count_hung_up(self, _request):
+        return web.json_response({"requests": self.hung_up})
+
     async def cut(self, request):
         response = web.StreamResponse(headers={"Content-Length": "1000"})
         await response.prepare(request)
@@ -432,6 +444,7 @@ def make_app(options):
         web.route("*", "/http/echo", plain.echo), web.route("*", "/http/echo/{rest:.*}", plain.echo),
         web.get("/http/headers/{count}", plain.headers), web.get("/http/drip", plain.drip),
         web.get("/http/silent", plain.silent), web.get("/http/cut", plain.cut),
+        web.post("/http/hang-up", plain.hang_up), web.get("/http/hung-up", plain.count_hung_up),
     ])
     return app
 

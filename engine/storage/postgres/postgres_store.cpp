@@ -123,8 +123,9 @@ public:
             return;
         }
         run(readers_, std::move(done),
-            [limit, lease = limits_.lease](Connection& connection, base::Instant deadline) {
-                return postgres::find_orphans(connection, lease, limit, deadline);
+            [limit, id = engine(), lease = limits_.lease](Connection& connection,
+                                                          base::Instant deadline) {
+                return postgres::find_orphans(connection, id, lease, limit, deadline);
             });
     }
     void create(ThreadClaim claim, ThreadWrite first, Completion<Result<ThreadKey>> done) override {

@@ -129,6 +129,7 @@ std::string_view column_of(ThreadFilter::SortBy by) {
 }  // namespace
 
 Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
+                                           const EngineId& engine,
                                            base::Duration lease,
                                            std::int32_t limit,
                                            base::Instant deadline) {
@@ -137,7 +138,7 @@ Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
         return std::nullopt;
     }
     Parameters parameters;
-    parameters.add(base::microseconds(lease));
+    parameters.add(engine).add(base::microseconds(lease));
     parameters.add(limit);
     return answer<std::vector<ThreadId>>(connection.execute(kFindOrphans, parameters, deadline),
                                          [](const pqxx::result& rows) {

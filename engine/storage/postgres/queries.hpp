@@ -13,6 +13,7 @@ template <class T>
 using Answer = std::optional<Result<T>>;
 
 Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
+                                           const EngineId& engine,
                                            base::Duration lease,
                                            std::int32_t limit,
                                            base::Instant deadline);

@@ -36,12 +36,8 @@ const Statement kSetTtl{
 // once, the claims of everybody else would wait behind them.
 const Statement kFindExpired{
     "find_expired",
-    "WITH live AS MATERIALIZED (SELECT e.engine_id, e.draining FROM heddle.engines e "
-    "WHERE e.heartbeat_at >= " HEDDLE_PG_NOW
-    " - $2::int8), share AS MATERIALIZED (SELECT greatest(count(*), 1) AS parts, "
-    "count(*) FILTER (WHERE engine_id < $1::uuid) AS part FROM live "
-    "WHERE NOT draining OR engine_id = $1) "
-    "SELECT t.thread_key, t.thread_id, t.epoch, t.owner IS NOT DISTINCT FROM $1::uuid, "
+    "WITH " HEDDLE_PG_SHARE("$2::int8")
+    " SELECT t.thread_key, t.thread_id, t.epoch, t.owner IS NOT DISTINCT FROM $1::uuid, "
     "t.ttl_strategy, t.expires_at, t.head_seq - t.first_seq + 1 FROM heddle.threads t, share s "
     "WHERE t.expires_at <= " HEDDLE_PG_BEGUN
     " AND (t.owner IS NOT DISTINCT FROM $1 OR (t.thread_key % s.parts = s.part "

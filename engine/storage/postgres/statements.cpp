@@ -96,8 +96,8 @@ const Statement kOpenRuns{"open_runs",
 const Statement kOwners{
     "owners",
     "SELECT t.thread_id, t.owner, e.endpoint FROM heddle.threads t LEFT JOIN heddle.engines e "
-    "ON e.engine_id = t.owner AND e.heartbeat_at >= " HEDDLE_PG_NOW
-    " - $2::int8 WHERE t.thread_id = ANY ($1::uuid[])"};
+    "ON e.engine_id = t.owner AND " HEDDLE_PG_IS_LIVE("e.heartbeat_at", "$2::int8")
+    " WHERE t.thread_id = ANY ($1::uuid[])"};
 
 // Not only "idle in transaction", which the server can end by itself: a client may also be stopped
 // after it asked for the statement and before it asked for the commit that libpq sends behind it,
@@ -116,8 +116,8 @@ const Statement kRegister{
     "register",
     "WITH purged AS (DELETE FROM heddle.engines WHERE engine_id IN (SELECT engine_id FROM "
     "heddle.engines "
-    "WHERE heartbeat_at < " HEDDLE_PG_NOW
-    " - 3600000000 AND engine_id <> $1::uuid FOR UPDATE SKIP LOCKED)) "
+    "WHERE NOT " HEDDLE_PG_IS_LIVE("heartbeat_at", "3600000000")
+    " AND engine_id <> $1::uuid FOR UPDATE SKIP LOCKED)) "
     "INSERT INTO heddle.engines (engine_id, endpoint, draining, heartbeat_at) "
     "VALUES ($1::uuid, $2::text, $3::bool, " HEDDLE_PG_NOW
     ") ON CONFLICT (engine_id) DO UPDATE SET endpoint = excluded.endpoint, "
@@ -134,15 +134,17 @@ const Statement kUnregister{
     "DELETE FROM heddle.engines WHERE engine_id = $1::uuid RETURNING " HEDDLE_PG_NO_FSYNC};
 const Statement kListEngines{
     "list_engines",
-    "SELECT engine_id, endpoint, draining FROM heddle.engines WHERE heartbeat_at >= " HEDDLE_PG_NOW
-    " - $1::int8 ORDER BY engine_id"};
+    "SELECT engine_id, endpoint, draining FROM heddle.engines "
+    "WHERE " HEDDLE_PG_IS_LIVE("heartbeat_at", "$1::int8") " ORDER BY engine_id"};
+// Each engine begins with its share: those who look at the same moment do not all claim the same.
 const Statement kFindOrphans{
     "find_orphans",
-    "SELECT t.thread_id FROM heddle.threads t WHERE t.thread_key IN (SELECT r.thread_key FROM "
-    "heddle.runs r "
-    "WHERE r.is_open) AND NOT EXISTS (SELECT 1 FROM heddle.engines e WHERE e.engine_id = t.owner "
-    "AND e.heartbeat_at >= " HEDDLE_PG_NOW
-    " - $1::int8) LIMIT $2::int8 FOR NO KEY UPDATE OF t SKIP LOCKED"};
+    "WITH " HEDDLE_PG_SHARE("$2::int8")
+    " SELECT t.thread_id FROM heddle.threads t, share s WHERE t.thread_key IN "
+    "(SELECT r.thread_key FROM heddle.runs r WHERE r.is_open) "
+    "AND (t.owner IS NULL OR t.owner NOT IN (SELECT engine_id FROM live)) "
+    "ORDER BY t.thread_key % s.parts <> s.part, t.thread_key LIMIT $3::int8 "
+    "FOR NO KEY UPDATE OF t SKIP LOCKED"};
 
 const Statement kLoadThread{"load_thread", "SELECT " HEDDLE_PG_THREAD
                                            " FROM heddle.threads t WHERE t.thread_id = $1::uuid"};

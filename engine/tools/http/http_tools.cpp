@@ -198,6 +198,8 @@ private:
             request.body = base::dump_json(body);
             request.headers.emplace_back("content-type", "application/json");
         }
+        // A tool that honours the key may get the call twice; for any other nobody could tell.
+        request.once = operation_.spec.recorded && operation_.spec.on_unknown != OnUnknown::retry;
         request.deadline = deadline;
         request.idle_timeout = backend_->timeout;
         request.response_bytes_max = backend_->answer_bytes_max;

@@ -137,6 +137,20 @@ TEST_F(HttpClientTest, SaysInDoubtWhenTheConnectionBreaks) {
     EXPECT_EQ(send(get("/http/cut")).error().code, ErrorCode::in_doubt);
 }
 
+TEST_F(HttpClientTest, SendsOnceWhatMustNotArriveTwice) {
+    auto request = get("/http/hang-up");
+    request.method = "POST";
+    request.body = "{}";
+    for (const bool once : {false, true}) {
+        (void)get_json("/http/echo");  // leaves a connection to be used again
+        const auto before = get_json("/http/hung-up")["requests"].get<int>();
+        request.once = once;
+        EXPECT_EQ(send(request).error().code, ErrorCode::in_doubt);
+        const auto arrived = get_json("/http/hung-up")["requests"].get<int>() - before;
+        EXPECT_EQ(arrived, once ? 1 : 2) << "what libcurl does with a kept connection";
+    }
+}
+
 TEST_F(HttpClientTest, StreamsInOrderAndStopsWhenTheConsumerSaysSo) {
     std::size_t seen = 0;
     auto response =

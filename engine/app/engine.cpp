@@ -205,6 +205,12 @@ bool Engine::is_drained() const {
            impl_->metrics.threads_owned.load() == 0 && impl_->transport->open_requests() == 0;
 }
 
+void Engine::hand_over_now() {
+    for (std::size_t i = 0; i < impl_->shards->size(); ++i) {
+        impl_->shards->at(i).post([this, i] { impl_->scheduler->at(i).hand_over_now(); });
+    }
+}
+
 void Engine::abandon() {
     const auto left = impl_->metrics.runs_running.load() + impl_->metrics.runs_waiting.load();
     if (left > 0) {

@@ -22,6 +22,8 @@ public:
     void start_draining();
     /// Whether every run has ended and every response is out.
     [[nodiscard]] bool is_drained() const;
+    /// The time for that is over: supersteps that have not ended are begun again elsewhere.
+    void hand_over_now();
     /// Stops what still runs, without another write: clients are sent elsewhere.
     void abandon();
     /// Gives every thread up, so that other engines take them over at once.

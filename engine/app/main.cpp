@@ -81,6 +81,8 @@ int run(int argc, const char* const* argv) {
 
     engine.start_draining();
     wait_drained(engine, signals, std::chrono::seconds{options.drain_seconds});
+    engine.hand_over_now();
+    wait_drained(engine, signals, std::chrono::seconds{1});
     engine.abandon();
     wait_drained(engine, signals, std::chrono::milliseconds{500});
     engine.leave();

@@ -102,7 +102,8 @@ constexpr bool is_ordinary(unsigned char byte) noexcept {
     return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
 }
 
-// @return the bytes of the well-formed sequence that `text` begins with (RFC 3629, section 4), which
+// @return the bytes of the well-formed sequence that `text` begins with (RFC 3629, section 4),
+// which
 //         is not ASCII; 0 if there is none
 std::size_t utf8_length(std::string_view text) noexcept {
     const auto byte = [text](std::size_t at) { return static_cast<unsigned char>(text[at]); };

@@ -7,48 +7,9 @@
 
 namespace heddle::scheduler {
 
-base::Error parse_stored_error(const std::string& stored) {
-    base::Error error{base::ErrorCode::internal, "the run failed"};
-    const auto json = base::parse_stored_json(stored);
-    if (!json || !json->is_object()) {
-        return error;
-    }
-    const auto name = json->value("error", std::string{});
-    for (int code = 0; code <= static_cast<int>(base::ErrorCode::internal); ++code) {
-        const auto each = static_cast<base::ErrorCode>(code);
-        if (base::error_traits(each).wire_name == name) {
-            error.code = each;
-        }
-    }
-    error.message = json->value("message", error.message);
-    return error;
-}
-
-std::string encode_asked(const Asked& asked) {
-    return base::dump_json(
-        base::Json{{"asked", asked.interrupts}, {"checkpoint_id", asked.checkpoint.to_string()}});
-}
-
-std::optional<Asked> find_asked(const storage::RunRow& row) {
-    if (row.status != storage::RunStatus::interrupted) {
-        return std::nullopt;
-    }
-    const auto stored = base::parse_stored_json(row.error);
-    if (!stored || !stored->is_object() || !stored->contains("asked")) {
-        return std::nullopt;
-    }
-    const auto checkpoint =
-        base::CheckpointId::parse(stored->value("checkpoint_id", std::string{}));
-    return Asked{stored->at("asked"), checkpoint.value_or(base::CheckpointId{})};
-}
-
 bool has_failed(const RunOutcome& outcome) noexcept {
     return outcome.status != storage::RunStatus::success &&
            (outcome.status != storage::RunStatus::interrupted || !outcome.error.message.empty());
-}
-
-bool has_failed(const storage::RunRow& row) {
-    return row.status != storage::RunStatus::success && !find_asked(row);
 }
 
 Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max)

@@ -10,6 +10,7 @@
 #include "engine/graph/runner.hpp"
 #include "engine/scheduler/catalog.hpp"
 #include "engine/scheduler/run_log.hpp"
+#include "engine/scheduler/run_note.hpp"
 #include "engine/scheduler/thread_queue.hpp"
 #include "engine/storage/store.hpp"
 
@@ -22,16 +23,16 @@ struct RunRequest {
     base::ThreadId thread_id;
     base::RunId run_id;  ///< the edge's, or minted by the API
     Assistant assistant;
-    bool create_thread = false;       ///< if_not_exists: create, or a stateless run
-    bool temporary_thread = false;    ///< stateless with on_completion: delete
-    bool keyed = false;               ///< by an Idempotency-Key: its thread stays as long as that
-    bool maybe_repeated = false;      ///< the edge may have sent this to others, too
-    bool must_exist = false;          ///< it was stored before: if it is gone, it is not made again
+    bool create_thread = false;     ///< if_not_exists: create, or a stateless run
+    bool temporary_thread = false;  ///< stateless with on_completion: delete
+    bool keyed = false;             ///< by an Idempotency-Key: its thread stays as long as that
+    bool maybe_repeated = false;    ///< the edge may have sent this to others, too
+    bool must_exist = false;        ///< it was stored before: if it is gone, it is not made again
     /// Where the run is to start. Only the thread's newest checkpoint is obeyed (SDKs name it with
     /// every turn); no matter for a run that is there already.
     std::optional<base::CheckpointId> from_checkpoint;
-    std::string checkpoint_field;     ///< which field said so
-    std::optional<base::Json> input;  ///< unset: go on from where the thread stands
+    std::string checkpoint_field;      ///< which field said so
+    std::optional<base::Json> input;   ///< unset: go on from where the thread stands
     std::optional<base::Json> resume;  ///< command.resume: answers what the thread asks
     base::Json configurable = base::Json::object();
     base::Json metadata = base::Json::object();  ///< the run's own, also in its checkpoints
@@ -61,24 +62,8 @@ struct RunOutcome {
     bool values_left_out = false;
 };
 
-/// RunRow::error as it was before it was stored; `internal` if it cannot be read.
-base::Error parse_stored_error(const std::string& stored);
-
-/// What a run has asked that ended so: the text of RunRow::error then.
-///
-///     {"asked": {"TASK_ID": [{"id", "value"}]}, "checkpoint_id": "..."}
-struct Asked {
-    base::Json interrupts;
-    base::CheckpointId checkpoint;  ///< where it stood
-};
-std::string encode_asked(const Asked& asked);
-/// @return nothing unless the run ended by asking
-std::optional<Asked> find_asked(const storage::RunRow& row);
-
-/// Whether a run that ended so has failed: one that asks something has not, although it ends
-/// `interrupted` as one that was cancelled.
+/// As of its row, see run_note.hpp.
 bool has_failed(const RunOutcome& outcome) noexcept;
-bool has_failed(const storage::RunRow& row);
 
 /// One run while this engine knows it: waiting, executing, or ended a short while ago. Belongs to
 /// its thread's shard; held by shared handles there, so that a client may still read the end.
@@ -130,7 +115,10 @@ private:
     bool read_back_ = false;
     bool roll_back_ = false;                   ///< when it stops, it is taken back
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
-    bool started_ = false;                     ///< in this session
+    RunNote note_;                             ///< until it ends
+    /// Its turn is its end: it cannot be executed (again), or was to stop when its engine died.
+    std::optional<base::Error> doomed_;
+    bool started_ = false;  ///< in this session
     bool values_expected_ = false;
     bool resumed_ = false;  ///< it was begun before this session: rows of it may be there
     std::optional<base::Error> failure_;  ///< it never was, or this engine lost it

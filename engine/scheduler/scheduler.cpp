@@ -146,8 +146,9 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         if (!*stands) {
             const auto& field = request.checkpoint_field;
             co_return base::Error{base::ErrorCode::unsupported,
-                                  field + ": a run starts from its thread's newest checkpoint; "
-                                          "starting from another one is not supported",
+                                  field +
+                                      ": a run starts from its thread's newest checkpoint; "
+                                      "starting from another one is not supported",
                                   field};
         }
     }
@@ -199,8 +200,12 @@ base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread,
     if (!opened) {
         co_return std::move(opened).error();
     }
-    const base::Error reason{base::ErrorCode::cancelled, "the run was cancelled"};
-    if (opened->session->cancel_run(run, reason, roll_back)) {
+    const auto session = opened->session;
+    const auto cancelled = co_await session->cancel_for_good(run, roll_back);
+    if (!cancelled) {
+        co_return cancelled.error();
+    }
+    if (*cancelled) {
         co_return base::ok();
     }
     const auto row = co_await load_run(sessions_->context().store, thread, run);
@@ -327,8 +332,11 @@ base::Task<base::Result<std::optional<StateAt>>> ShardScheduler::load_run_state(
 }
 
 base::Task<base::Result<RunOutcome>> ShardScheduler::load_outcome(storage::RunRow row) {
+    const auto note = read_note(row.error);
     RunOutcome outcome;
     outcome.status = row.status;
+    outcome.input_tokens = note.input_tokens;
+    outcome.output_tokens = note.output_tokens;
     if (auto asked = find_asked(row)) {  // perhaps again, without a step of its own
         outcome.interrupts = std::move(asked->interrupts);
         auto stood = co_await load_state(row.thread_id, asked->checkpoint);
@@ -340,7 +348,7 @@ base::Task<base::Result<RunOutcome>> ShardScheduler::load_outcome(storage::RunRo
         }
         co_return outcome;
     }
-    if (!row.error.empty()) {
+    if (has_failed(row)) {
         outcome.error = parse_stored_error(row.error);
     }
     auto state = co_await load_run_state(row.thread_id, row.id);
@@ -463,6 +471,10 @@ void ShardScheduler::abandon_all() {
 
 void ShardScheduler::hand_over_all() {
     sessions_->hand_over_all();
+}
+
+void ShardScheduler::hand_over_now() {
+    sessions_->hand_over_now();
 }
 
 std::size_t ShardScheduler::active_runs() const noexcept {

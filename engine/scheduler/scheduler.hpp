@@ -19,8 +19,8 @@ struct SchedulerLimits {
     std::size_t sessions_max = 16384;     ///< idle threads kept in memory per shard
     std::size_t waiting_runs_max = 1024;  ///< per thread
     std::size_t run_log_bytes_max = 8U << 20U;
-    std::int32_t attempts_max = 3;  ///< starts of one run over all engines
-    base::Duration lease = std::chrono::seconds{2};            ///< as StoreLimits::lease
+    std::int32_t attempts_max = 3;                   ///< starts of one run over all engines
+    base::Duration lease = std::chrono::seconds{2};  ///< as StoreLimits::lease
     base::Duration owner_wait_max = std::chrono::seconds{3};   ///< for a dead owner's lease to pass
     base::Duration ended_run_kept = std::chrono::seconds{60};  ///< in memory, for late joiners
     std::size_t ended_log_bytes_max = 64U << 20U;              ///< of those runs' events, per shard
@@ -87,7 +87,8 @@ public:
     [[nodiscard]] RunHandle find_run(const base::ThreadId& thread, const base::RunId& run) const;
 
     /// Stops a waiting or executing run: it ends as `interrupted`. Returns when it has been told
-    /// to, not when it has ended (wait_finished). @return not_found; ok if it had ended already
+    /// to and that is on disk, not when it has ended (wait_finished).
+    /// @return not_found; ok if it had ended already
     /// @param roll_back  its row and its checkpoints go as well
     base::Task<base::Status> cancel_run(base::ThreadId thread, base::RunId run, bool roll_back);
 
@@ -141,6 +142,9 @@ public:
     /// This engine leaves: each thread goes to whoever wants it next as soon as its superstep is on
     /// disk. Clients get `unavailable`; the runs go on elsewhere, and it counts as no attempt.
     void hand_over_all();
+    /// Its time to do so is over: what a superstep has not ended is begun again elsewhere. Counts
+    /// as no attempt either.
+    void hand_over_now();
     /// See Scheduler::stop(). Called when the shard has stopped, from any OS thread.
     void drop_waiters();
     /// @return runs waiting or executing

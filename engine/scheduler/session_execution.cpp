@@ -1,4 +1,7 @@
 // A run from its start to its end: what it needs, its supersteps, what becomes of it.
+#include <algorithm>
+#include <chrono>
+
 #include "engine/scheduler/history.hpp"
 #include "engine/scheduler/resume.hpp"
 #include "engine/scheduler/session_host.hpp"
@@ -45,7 +48,6 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     }
     auto spec = ready ? spec_of(*run) : base::Result<graph::RunSpec>{ready.error()};
     if (spec) {
-        run->base_seq_ = position_->seq;
         SessionHost host{*this, run};
         result = co_await graph::run_graph(*run->request_.assistant.graph, std::move(*spec),
                                            *position_, host);
@@ -54,7 +56,8 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         }
         if (host.has_stopped() && !run->roll_back_) {
             // Between two supersteps nothing is lost: the next start is no further attempt.
-            set_run_status(*run, storage::RunStatus::pending, {}, run->row_.attempt - 1);
+            set_run_status(*run, storage::RunStatus::pending, encode_note(run->note_),
+                           run->row_.attempt - 1);
             release_thread();
             co_return;
         }
@@ -66,7 +69,7 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         }
         outcome.input_tokens = host.input_tokens();
         outcome.output_tokens = host.output_tokens();
-    } else if (may_answer_later(ready.error().code)) {
+    } else if (!ready && may_answer_later(ready.error().code)) {
         // The run is begun again, here or elsewhere, and its clients are to look for it there.
         const base::Error later{base::ErrorCode::unavailable, ready.error().message};
         lose(later, true);
@@ -80,20 +83,19 @@ base::Task<> ThreadSession::execute(RunHandle run) {
             keep_asking(result);
         }
     }
+    co_await conclude(run, std::move(result), std::move(outcome));
+}
+
+base::Task<> ThreadSession::conclude(RunHandle run, graph::RunResult result, RunOutcome outcome) {
     if (run->roll_back_) {
         co_await undo(run);
         if (lost_) {
             co_return;
         }
     }
-    auto actions = queue_.finished(run->row_.id);
+    const auto actions = queue_.finished(run->row_.id);
     if (!run->roll_back_) {
         end_run(run, std::move(result), std::move(outcome));
-    } else if (queue_.is_idle()) {
-        // It stands where it stood, and asks what it asked.
-        pending_.status = thread_.interrupts == "{}" ? storage::ThreadStatus::idle
-                                                     : storage::ThreadStatus::interrupted;
-        write_soon({});
     }
     carry_out(actions);
     if (handing_over_) {
@@ -179,7 +181,10 @@ base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
     spec.interrupt_after = request.interrupt_after;
     spec.recursion_limit = request.recursion_limit;
     spec.attempt = run.row_.attempt;
-    spec.deadline = base::system_clock().now() + request.time_max;
+    // What earlier attempts took counts, by the clocks of the engines that made them.
+    const auto gone = std::chrono::microseconds{
+        std::max<std::int64_t>(0, base::unix_microseconds() - run.note_.began_us)};
+    spec.deadline = base::system_clock().now() + request.time_max - gone;
     if (request.resume && position_->run_id != run.row_.id) {
         auto answers = address_resume(*request.resume, thread_.interrupts);
         if (!answers) {
@@ -190,17 +195,31 @@ base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
     return spec;
 }
 
-base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
+base::Task<base::Result<bool>> ThreadSession::is_still_asked(const Run& run) const {
+    if (thread_.interrupts == "{}") {
+        co_return false;
+    }
+    const auto newest = co_await find_newest_row(context_.store, thread_.id, run.row_.id);
+    if (!newest && newest.error().code != base::ErrorCode::not_found) {
+        co_return newest.error();
+    }
+    co_return !newest || !*newest;  // else the run got past it
+}
+
+base::Task<> ThreadSession::give_up(RunHandle run) {
     const auto self = shared_from_this();
+    const auto later = [this](const base::Error& error) {
+        if (!lost_) {
+            lose({base::ErrorCode::unavailable, error.message}, true);
+        }
+    };
     if (!run->request_.stream_modes.empty()) {
         auto events =
             co_await read_run_events(context_.store, context_.catalog, thread_.id, run->row_.id);
-        if (lost_) {
-            co_return;
-        }
         if (!events && may_answer_later(events.error().code)) {
-            const base::Error later{base::ErrorCode::unavailable, events.error().message};
-            lose(later, true);
+            later(events.error());
+        }
+        if (lost_) {
             co_return;
         }
         if (events) {
@@ -209,25 +228,24 @@ base::Task<> ThreadSession::give_up(RunHandle run, base::Error error) {
             }
         }
     }
+    const bool was_cancelled = run->doomed_->code == base::ErrorCode::cancelled;
     graph::RunResult result;
-    result.status = storage::RunStatus::error;
-    result.thread_status = storage::ThreadStatus::error;
-    result.error = std::move(error);
-    if (thread_.interrupts != "{}") {
-        // What is asked is still asked, unless the run got past it.
-        const auto newest = co_await find_newest_row(context_.store, thread_.id, run->row_.id);
-        if (lost_) {
-            co_return;
-        }
-        if (!newest && newest.error().code != base::ErrorCode::not_found) {
-            lose({base::ErrorCode::unavailable, newest.error().message}, true);
-            co_return;
-        }
-        if (!newest || !*newest) {
-            keep_asking(result);
-        }
+    result.status = was_cancelled ? storage::RunStatus::interrupted : storage::RunStatus::error;
+    result.thread_status =
+        was_cancelled ? storage::ThreadStatus::idle : storage::ThreadStatus::error;
+    result.error = *run->doomed_;
+    const auto asks = co_await is_still_asked(*run);
+    if (!asks) {
+        later(asks.error());
     }
-    end_run(run, std::move(result), RunOutcome{});
+    if (lost_) {
+        co_return;
+    }
+    if (*asks) {
+        keep_asking(result);
+    }
+    RunOutcome nothing;  // named: g++ 12 destroys an aggregate temporary of a co_await twice
+    co_await conclude(run, std::move(result), std::move(nothing));
 }
 
 }  // namespace heddle::scheduler

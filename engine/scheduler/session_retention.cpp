@@ -26,6 +26,15 @@ base::Task<base::Status> ThreadSession::set_ttl(storage::ThreadTtl ttl) {
     co_return written;
 }
 
+base::Task<> ThreadSession::keep_for_key() {
+    const auto self = shared_from_this();
+    storage::ThreadWrite write;
+    write.ttl = thread_.ttl;
+    write.ttl_kept = context_.limits.key_kept;
+    (void)co_await write_alone(
+        std::move(write));  // if it fails, so does the run that comes with it
+}
+
 base::Task<base::Status> ThreadSession::expire(storage::ExpiredThread due) {
     const auto self = shared_from_this();
     if (lost_) {

@@ -59,7 +59,9 @@ void ThreadSession::post_flush() {
     });
 }
 
-base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to, base::RunId run) {
+base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to,
+                                                      base::RunId run,
+                                                      storage::ThreadStatus left) {
     if (lost_) {
         co_return *lost_;
     }
@@ -81,6 +83,7 @@ base::Task<base::Status> ThreadSession::roll_back_now(storage::Seq to, base::Run
     }
     storage::ThreadWrite write;
     write.rollback_to = to;
+    write.status = left;
     write.deleted_runs.push_back(run);
     co_return co_await write_alone(std::move(write));
 }

@@ -241,7 +241,11 @@ void ShardScheduler::Sessions::abandon_all() {
         all.push_back(entry.session);
     }
     for (const auto& session : all) {
+        const auto started = session->started_run();
         session->lose(lost, false);
+        if (started) {  // if it comes back here, that was no fault of its own
+            context_.spared.add(*started);
+        }
     }
 }
 
@@ -253,6 +257,12 @@ void ShardScheduler::Sessions::hand_over_all() {
     }
     for (const auto& session : all) {
         session->hand_over();
+    }
+}
+
+void ShardScheduler::Sessions::hand_over_now() {
+    for (const auto& [id, entry] : sessions_) {
+        entry.session->hand_over_now();
     }
 }
 

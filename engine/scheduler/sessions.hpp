@@ -56,6 +56,7 @@ public:
     void recover(base::ThreadId thread);
     void abandon_all();
     void hand_over_all();
+    void hand_over_now();
     void drop_waiters();
     [[nodiscard]] SessionContext& context() noexcept { return context_; }
 

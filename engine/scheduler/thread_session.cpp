@@ -13,9 +13,8 @@ namespace {
 
 constexpr base::Duration kRemoveWaitMax = std::chrono::seconds{10};
 
-std::string error_json(const base::Error& error) {
-    return base::dump_json(base::Json{{"error", base::error_traits(error.code).wire_name},
-                                      {"message", error.message}});
+base::Error was_cancelled() {
+    return {base::ErrorCode::cancelled, "the run was cancelled"};
 }
 
 base::Error newer_run(MultitaskStrategy strategy) {
@@ -88,33 +87,38 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
         auto run = std::make_shared<Run>(request ? std::move(*request) : RunRequest{},
                                          row.created_at_us, context_.limits.run_log_bytes_max);
         run->row_ = std::move(row);
+        run->note_ = read_note(run->row_.error);
         run->epoch_ = epoch_;
         run->accepted_ = true;
         run->resumed_ = true;
         runs_[run->row_.id] = run;
         if (!request) {
-            context_.shard.spawn(give_up(run, std::move(request).error()));
-        } else if (has_had_its_attempts(run->row_)) {
-            base::Error error{base::ErrorCode::internal,
-                              fmt::format("given up after {} attempts", run->row_.attempt)};
-            context_.shard.spawn(give_up(run, std::move(error)));
+            run->doomed_ = std::move(request).error();
+        } else if (run->note_.cancel) {
+            run->doomed_ = was_cancelled();
+            run->roll_back_ = run->note_.cancel == CancelAction::rollback;
+        } else if (has_had_its_attempts(*run)) {
+            run->doomed_ = {base::ErrorCode::internal,
+                            fmt::format("given up after {} attempts", run->row_.attempt)};
         } else {
             context_.metrics.runs_recovered_total.fetch_add(1, std::memory_order_relaxed);
-            // One that interrupts or takes back does so after a crash as well.
-            const auto strategy = run->request_.strategy == MultitaskStrategy::reject
-                                      ? MultitaskStrategy::enqueue
-                                      : run->request_.strategy;
-            carry_out(queue_.submit(run->row_.id, strategy), newer_run(strategy));
         }
+        // One that interrupts or takes back does so after a crash as well; also to one whose turn
+        // is only to end.
+        const auto strategy = run->request_.strategy == MultitaskStrategy::reject
+                                  ? MultitaskStrategy::enqueue
+                                  : run->request_.strategy;
+        carry_out(queue_.submit(run->row_.id, strategy), newer_run(strategy));
     }
 }
 
-bool ThreadSession::has_had_its_attempts(const storage::RunRow& run) const {
+bool ThreadSession::has_had_its_attempts(const Run& run) const {
     // More starts than that have no event ids of their own.
     constexpr std::int32_t kStartsMax = EventId::kAttemptMax - 1;
     const auto most = context_.limits.attempts_max;
-    return run.attempt - context_.spared.of(run.id) >= most ||
-           run.attempt >= std::max(most, kStartsMax);
+    const auto started = run.row_.attempt;
+    const auto spared = context_.spared.of(run.row_.id) + run.note_.spared;
+    return started - spared >= most || started >= std::max(most, kStartsMax);
 }
 
 base::Task<base::Result<bool>> ThreadSession::stands_at(base::CheckpointId checkpoint) {
@@ -131,8 +135,7 @@ base::Task<base::Result<bool>> ThreadSession::stands_at(base::CheckpointId check
         co_return newest.error();
     }
     // A run that is here, perhaps since that was asked, will have moved it on.
-    co_return queue_.is_idle() && !newest->empty() &&
-        newest->front().checkpoint_id == checkpoint;
+    co_return queue_.is_idle() && !newest->empty() && newest->front().checkpoint_id == checkpoint;
 }
 
 base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
@@ -169,6 +172,9 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     note_graph(*run);
     pending_.new_runs.push_back(run->row_);
     pending_.status = storage::ThreadStatus::busy;
+    if (run->request_.keyed && thread_.ttl && thread_.ttl->after < context_.limits.key_kept) {
+        context_.shard.spawn(keep_for_key());
+    }
     const auto reason = newer_run(run->request_.strategy);
     carry_out(actions, reason);
     // A row that was never stored settles through lose(): any failed write loses the session.
@@ -186,6 +192,25 @@ bool ThreadSession::cancel_run(const base::RunId& run, const base::Error& reason
     const auto actions = queue_.cancel(run, roll_back);
     carry_out(actions, reason);
     return !actions.empty();
+}
+
+base::Task<base::Result<bool>> ThreadSession::cancel_for_good(base::RunId run, bool roll_back) {
+    const auto self = shared_from_this();
+    const auto handle = find_run(run);
+    if (handle == nullptr || !cancel_run(run, was_cancelled(), roll_back)) {
+        co_return false;
+    }
+    // Until it has stopped another engine may get it: that is to stop it as well.
+    if (queue_.executing() == run && !handle->doomed_) {
+        handle->note_.cancel = roll_back ? CancelAction::rollback : CancelAction::interrupt;
+        set_run_status(*handle, storage::RunStatus::running, encode_note(handle->note_),
+                       handle->row_.attempt);
+    }
+    const auto written = co_await write_now();
+    if (!written) {
+        co_return written.error();
+    }
+    co_return true;
 }
 
 void ThreadSession::cancel_all(const base::Error& reason) {
@@ -249,6 +274,26 @@ void ThreadSession::hand_over() {
     if (!queue_.executing()) {
         release_thread();
     }
+}
+
+void ThreadSession::hand_over_now() {
+    if (lost_ || !handing_over_ || !queue_.executing()) {
+        return;
+    }
+    const auto run = find_run(*queue_.executing());
+    if (!run->doomed_ && !run->roll_back_) {
+        // What it has made of its superstep is lost, which is no fault of its own.
+        ++run->note_.spared;
+        set_run_status(*run, storage::RunStatus::pending, encode_note(run->note_),
+                       run->row_.attempt);
+    }
+    release_thread();
+}
+
+std::optional<base::RunId> ThreadSession::started_run() const {
+    const auto executing = queue_.executing();
+    const auto run = executing ? find_run(*executing) : nullptr;
+    return run != nullptr && run->started_ ? executing : std::nullopt;
 }
 
 void ThreadSession::release_thread() {
@@ -321,10 +366,18 @@ void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
 }
 
 void ThreadSession::start(const RunHandle& run) {
+    run->base_seq_ = head();
+    if (run->doomed_) {
+        context_.shard.spawn(give_up(run));
+        return;
+    }
     ++run->row_.attempt;
     run->started_ = true;
     run->row_.status = storage::RunStatus::running;
-    set_run_status(*run, storage::RunStatus::running, {}, run->row_.attempt);
+    if (run->note_.began_us == 0) {
+        run->note_.began_us = base::unix_microseconds();
+    }
+    set_run_status(*run, storage::RunStatus::running, encode_note(run->note_), run->row_.attempt);
     // Until the attempt is on disk nobody sees anything of it: should this engine die before, the
     // next one gives the same number, and the same event ids, to an attempt of its own. Written at
     // once, not with the first superstep: a run that kills its engine there is to be given up, too.
@@ -368,7 +421,10 @@ base::Task<> ThreadSession::undo(RunHandle run) {
         }
         to = *found;
     }
-    const auto written = co_await roll_back_now(to, run->row_.id);
+    const auto left = queue_.waiting() > 0         ? storage::ThreadStatus::busy
+                      : thread_.interrupts == "{}" ? storage::ThreadStatus::idle
+                                                   : storage::ThreadStatus::interrupted;
+    const auto written = co_await roll_back_now(to, run->row_.id, left);
     if (!written || lost_) {
         co_return;
     }
@@ -393,13 +449,15 @@ void ThreadSession::end_run(const RunHandle& run, graph::RunResult result, RunOu
     outcome.status = result.status;
     outcome.error = result.error;
     outcome.interrupts = result.interrupts;
-    std::string ending;
+    RunNote ending;
     if (has_failed(outcome)) {
-        ending = error_json(result.error);
+        ending.error = result.error;
     } else if (result.status == storage::RunStatus::interrupted) {
-        ending = encode_asked({result.interrupts, position_->checkpoint_id});
+        ending.asked = Asked{result.interrupts, position_->checkpoint_id};
     }
-    set_run_status(*run, result.status, std::move(ending), run->row_.attempt);
+    ending.input_tokens = outcome.input_tokens;
+    ending.output_tokens = outcome.output_tokens;
+    set_run_status(*run, result.status, encode_note(ending), run->row_.attempt);
     // Also if others wait: one of them may have come to answer.
     thread_.interrupts = base::dump_json(result.interrupts);
     if (queue_.is_idle()) {

@@ -83,11 +83,13 @@ public:
     void resume(std::vector<storage::RunRow> rows);
     /// @return whether a run that is submitted now, without waiting for anything, starts from there
     base::Task<base::Result<bool>> stands_at(base::CheckpointId checkpoint);
-    [[nodiscard]] bool has_had_its_attempts(const storage::RunRow& run) const;
     base::Result<RunHandle> submit(RunRequest request);
     /// @return false if the run is neither waiting nor executing here
     /// @param roll_back  it and its checkpoints are taken back as well
     bool cancel_run(const base::RunId& run, const base::Error& reason, bool roll_back);
+    /// As cancel_run(), at a client's wish: resumes when that is on disk, so that no crash forgets
+    /// it before the run has stopped.
+    base::Task<base::Result<bool>> cancel_for_good(base::RunId run, bool roll_back);
     void cancel_all(const base::Error& reason);
     base::Task<base::Status> patch_metadata(const base::Json& changes);
     base::Task<base::Status> set_ttl(storage::ThreadTtl ttl);
@@ -100,6 +102,11 @@ public:
     /// This engine leaves: the executing run stops after its superstep, nothing is started any
     /// more, and then the thread is free for the next engine, which goes on with its runs.
     void hand_over();
+    /// There is no time left for the superstep: it is begun again elsewhere, which counts as no
+    /// attempt of the run.
+    void hand_over_now();
+    /// The run that was started here and executes, if there is one.
+    [[nodiscard]] std::optional<base::RunId> started_run() const;
     /// Writes nothing from now on and fails what waits. @param recover  see SessionContext::forget
     void lose(const base::Error& error, bool recover);
     /// The shard has stopped for good: lets go of those who wait for a write, who hold the session.
@@ -118,7 +125,10 @@ private:
     /// The run has stopped: its checkpoints and its row go, the thread stands where it stood.
     base::Task<> undo(RunHandle run);
     void vanish(const RunHandle& run);
+    [[nodiscard]] bool has_had_its_attempts(const Run& run) const;
     base::Task<> execute(RunHandle run);
+    /// It executes no more: how it ended goes to disk, or it is taken back; then the next one.
+    base::Task<> conclude(RunHandle run, graph::RunResult result, RunOutcome outcome);
     /// Everything that has to be there before its first superstep.
     base::Task<base::Status> prepare(RunHandle run);
     base::Task<base::Status> load_position(const Run& run);
@@ -130,8 +140,10 @@ private:
     base::Result<graph::RunSpec> spec_of(const Run& run) const;
     void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
     void settle(const RunHandle& run, RunOutcome outcome);
-    /// It has been tried often enough, or cannot be; its readers get the events that it has made.
-    base::Task<> give_up(RunHandle run, base::Error error);
+    /// A doomed one's turn; its readers get the events that it has made.
+    base::Task<> give_up(RunHandle run);
+    /// Whether the thread still asks what it asked when the run was begun.
+    base::Task<base::Result<bool>> is_still_asked(const Run& run) const;
     /// Nothing executes any more: gives the thread up with the last write.
     void release_thread();
     void count_runs(std::int64_t running, std::int64_t waiting);
@@ -145,7 +157,9 @@ private:
     void append_row(storage::JournalRow row);
     void write_soon(Written done);
     base::Task<base::Status> write_now();
-    base::Task<base::Status> roll_back_now(storage::Seq to, base::RunId run);
+    base::Task<base::Status> roll_back_now(storage::Seq to,
+                                           base::RunId run,
+                                           storage::ThreadStatus left);
     /// Commits `write` before everything that is pending, and apart from it.
     /// @param then  called at once when it is on disk, before anything else is written
     base::Task<base::Status> write_alone(storage::ThreadWrite write,
@@ -153,6 +167,8 @@ private:
     base::Task<base::Status> delete_now(std::int64_t if_expires_at_us, base::Error told);
 
     // session_retention.cpp
+    /// What a repeat with an Idempotency-Key is answered with outlives the thread's time to live.
+    base::Task<> keep_for_key();
     base::Task<base::Status> keep_latest();
     /// Takes the rows below `first` away, which must be on disk and not above the head, while no
     /// run is here that could want them back.

@@ -52,7 +52,7 @@ Status check_ttl(const std::optional<ThreadTtl>& ttl) {
 
 // What goes to the database as a statement of its own.
 Status check_alone(const ThreadWrite& write) {
-    const bool is_plain = !write.status && !write.metadata && !write.interrupts && !write.release &&
+    const bool is_plain = !write.metadata && !write.interrupts && !write.release &&
                           write.journal.empty() && write.new_runs.empty() &&
                           write.run_updates.empty() && write.tool_calls.empty() &&
                           write.tool_calls_done == kNoSeq;
@@ -62,13 +62,17 @@ Status check_alone(const ThreadWrite& write) {
         return base::Error{base::ErrorCode::invalid_argument,
                            "a rollback names a row, or none, and stands alone", "rollback_to"};
     }
-    if (write.prune && (!is_plain || kinds > 1 || deletes || write.prune->first < 0 ||
-                        write.prune->delete_below > write.prune->first)) {
+    if (write.prune && (!is_plain || write.status || kinds > 1 || deletes ||
+                        write.prune->first < 0 || write.prune->delete_below > write.prune->first)) {
         return base::Error{base::ErrorCode::invalid_argument,
                            "a prune names the row that stays and stands alone", "prune"};
     }
-    if (write.ttl && (!is_plain || kinds > 1 || deletes)) {
+    if (write.ttl && (!is_plain || write.status || kinds > 1 || deletes)) {
         return base::Error{base::ErrorCode::invalid_argument, "a time to live stands alone", "ttl"};
+    }
+    if (write.ttl_kept < base::Duration::zero() || write.ttl_kept > kTtlMax) {
+        return base::Error{base::ErrorCode::invalid_argument,
+                           "a thread is kept for at most ten years", "ttl_kept"};
     }
     return check_ttl(write.ttl);
 }

@@ -161,12 +161,13 @@ struct ThreadWrite {
     /// thread adds any with such a seq after it. kNoSeq: none go.
     Seq tool_calls_done = kNoSeq;
     /// The journal rows above it go, with their tool calls, and head moves to it (kNoSeq: the
-    /// thread has none left). Stands alone with deleted_runs.
+    /// thread has none left). Stands alone with deleted_runs and status.
     std::optional<Seq> rollback_to;
     /// Counts as no use of the thread. Stands alone.
     std::optional<JournalPrune> prune;
     /// Another time to live, which begins now. Stands alone.
     std::optional<ThreadTtl> ttl;
+    base::Duration ttl_kept{};   ///< with ttl: it does not expire earlier than that, this time
     bool delete_thread = false;  ///< with all its rows; everything else is ignored
     /// With delete_thread: only if this is when the thread expires, else stale_epoch. 0: in any
     /// case.

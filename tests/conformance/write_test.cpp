@@ -121,9 +121,11 @@ TEST_P(WriteTest, ARollbackTakesRowsAndRunsBackAndTheirPlaceIsFreeAgain) {
 
     auto back = make_write(claimed);
     back.rollback_to = 0;
+    back.status = ThreadStatus::interrupted;
     back.deleted_runs = {write.new_runs[1].id};
     ASSERT_TRUE(engine->write(back));
     EXPECT_EQ(engine->thread(thread)->head, 0);
+    EXPECT_EQ(engine->thread(thread)->status, ThreadStatus::interrupted);
     EXPECT_EQ(seqs(*engine->chain(thread)), std::vector<storage::Seq>{0});
     EXPECT_TRUE(engine->find_run(write.new_runs[0].id));
     EXPECT_EQ(code_of(engine->find_run(write.new_runs[1].id)), ErrorCode::not_found);

@@ -208,7 +208,7 @@ def test_a_repeat_with_the_same_key_gets_the_run_that_there_was(cluster):
 
 STREAMS = 60
 DURABILITIES = ["async", "exit", "sync"]
-RUNS = int(os.environ.get("HEDDLE_RUNS", "150"))
+RUNS = int(os.environ.get("HEDDLE_RUNS", "1000"))
 
 
 def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
@@ -256,7 +256,7 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
 
 
 def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
-    """HEDDLE_RUNS (150) runs, all of them its own; another engine comes and has them all after it."""
+    """HEDDLE_RUNS (1000) runs, all of them its own; another engine comes and has them all after it."""
     async def body(cluster):
         leaving, other = cluster.engines
         other.kill9()

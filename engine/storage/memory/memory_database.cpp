@@ -193,6 +193,8 @@ void Database::apply(Thread& thread, const ThreadWrite& write) {
     touch(row);
     if (write.ttl) {
         set_ttl(row, write.ttl);
+        row.expires_at_us =
+            std::max(row.expires_at_us, clock_.unix_us() + base::microseconds(write.ttl_kept));
     }
     if (write.status) {
         row.status = *write.status;

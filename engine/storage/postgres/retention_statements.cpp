@@ -26,8 +26,10 @@ const Statement kPrune{
 const Statement kSetTtl{
     "set_ttl",
     "WITH ok AS (UPDATE heddle.threads t SET updated_at = $2::int8, ttl = i.ttl, "
-    "ttl_strategy = i.strategy, batch = $7::int8, expires_at = i.ttl + " HEDDLE_PG_BEGUN
-    " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int2[]) AS i (key, epoch, ttl, strategy) "
+    "ttl_strategy = i.strategy, batch = $7::int8, "
+    "expires_at = greatest(i.ttl, i.kept) + " HEDDLE_PG_BEGUN
+    " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int2[], $8::int8[]) "
+    "AS i (key, epoch, ttl, strategy, kept) "
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
     "AND t.batch < $7 RETURNING t.thread_key AS key) "
     "SELECT key FROM ok"};

@@ -9,11 +9,11 @@
 #define HEDDLE_PG_BEGUN "(extract(epoch FROM statement_timestamp()) * 1000000)::int8"
 // Whether an engine that beat then is alive. A time far ahead of the clock is one of a server whose
 // clock was ahead, before a failover: nobody could say when that lease is over.
-#define HEDDLE_PG_IS_LIVE(heartbeat, lease)                                       \
+#define HEDDLE_PG_IS_LIVE(heartbeat, lease) \
     "(" heartbeat " BETWEEN " HEDDLE_PG_NOW " - " lease " AND " HEDDLE_PG_NOW " + " lease ")"
 // `share`: into how many parts engine `$1` and the others that are alive divide what is to be done,
 // and which is its own.
-#define HEDDLE_PG_SHARE(lease)                                                              \
+#define HEDDLE_PG_SHARE(lease) \
     "live AS MATERIALIZED (SELECT e.engine_id, e.draining FROM heddle.engines e "           \
     "WHERE " HEDDLE_PG_IS_LIVE("e.heartbeat_at", lease) "), "                               \
     "share AS MATERIALIZED (SELECT greatest(count(*), 1) AS parts, "                        \

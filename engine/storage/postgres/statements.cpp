@@ -26,8 +26,9 @@ const Statement kDelete{
 const Statement kRollBack{
     "roll_back",
     "WITH ok AS (UPDATE heddle.threads t SET updated_at = $2::int8, head_seq = i.seq, "
+    "status = coalesce(i.status, t.status), "
     "first_seq = least(t.first_seq, i.seq + 1), batch = $8::int8 "
-    "FROM unnest($3::int8[], $4::int8[], $5::int8[]) AS i (key, epoch, seq) "
+    "FROM unnest($3::int8[], $4::int8[], $5::int8[], $9::int2[]) AS i (key, epoch, seq, status) "
     "WHERE t.thread_key = i.key AND t.epoch = i.epoch AND t.owner = $1::uuid "
     "AND t.batch < $8 RETURNING t.thread_key AS key, i.seq), "
     "j AS (DELETE FROM heddle.journal l USING ok WHERE l.thread_key = ok.key AND l.seq > ok.seq), "
@@ -96,8 +97,8 @@ const Statement kOpenRuns{"open_runs",
 const Statement kOwners{
     "owners",
     "SELECT t.thread_id, t.owner, e.endpoint FROM heddle.threads t LEFT JOIN heddle.engines e "
-    "ON e.engine_id = t.owner AND " HEDDLE_PG_IS_LIVE("e.heartbeat_at", "$2::int8")
-    " WHERE t.thread_id = ANY ($1::uuid[])"};
+    "ON e.engine_id = t.owner AND " HEDDLE_PG_IS_LIVE(
+        "e.heartbeat_at", "$2::int8") " WHERE t.thread_id = ANY ($1::uuid[])"};
 
 // Not only "idle in transaction", which the server can end by itself: a client may also be stopped
 // after it asked for the statement and before it asked for the commit that libpq sends behind it,

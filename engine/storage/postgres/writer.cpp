@@ -247,6 +247,7 @@ void Writer::roll_back(Writes writes, base::Instant deadline) {
         BinaryArray keys{ElementType::int8};
         BinaryArray epochs{ElementType::int8};
         BinaryArray seqs{ElementType::int8};
+        BinaryArray statuses{ElementType::int2};
         BinaryArray run_keys{ElementType::int8};
         BinaryArray runs{ElementType::uuid};
         for (const auto* operation : part) {
@@ -254,6 +255,11 @@ void Writer::roll_back(Writes writes, base::Instant deadline) {
             keys.add_int8(write.key);
             epochs.add_int8(write.epoch);
             seqs.add_int8(*write.rollback_to);
+            if (write.status) {
+                statuses.add_int2(static_cast<std::int16_t>(*write.status));
+            } else {
+                statuses.add_null();
+            }
             for (const auto& run : write.deleted_runs) {
                 run_keys.add_int8(write.key);
                 runs.add(run.uuid);
@@ -263,6 +269,7 @@ void Writer::roll_back(Writes writes, base::Instant deadline) {
         parameters.add(part.front()->engine).add(base::unix_microseconds());
         parameters.add(std::move(keys)).add(std::move(epochs)).add(std::move(seqs));
         parameters.add(std::move(run_keys)).add(std::move(runs)).add(number);
+        parameters.add(std::move(statuses));
         return connection.execute(kRollBack, parameters, deadline);
     });
 }
@@ -306,19 +313,21 @@ void Writer::set_ttl(Writes writes, base::Instant deadline) {
         BinaryArray epochs{ElementType::int8};
         BinaryArray ttls{ElementType::int8};
         BinaryArray strategies{ElementType::int2};
+        BinaryArray kept{ElementType::int8};
         for (const auto* operation : part) {
             const auto& write = operation->write;
             keys.add_int8(write.key);
             epochs.add_int8(write.epoch);
             ttls.add_int8(base::microseconds(write.ttl->after));
             strategies.add_int2(static_cast<std::int16_t>(write.ttl->strategy));
+            kept.add_int8(base::microseconds(write.ttl_kept));
         }
         Parameters parameters;
         parameters.add(part.front()->engine).add(base::unix_microseconds());
         for (auto* array : {&keys, &epochs, &ttls, &strategies}) {
             parameters.add(std::move(*array));
         }
-        parameters.add(number);
+        parameters.add(number).add(std::move(kept));
         return connection.execute(kSetTtl, parameters, deadline);
     });
 }

@@ -71,8 +71,8 @@ constexpr const char* kRollBackToolCalls =
     "DELETE FROM tool_calls WHERE thread_key = ?1 AND seq > ?2";
 
 constexpr const char* kSetTtl =
-    "UPDATE threads SET updated_at = ?1, ttl = ?2, ttl_strategy = ?3, expires_at = ?1 + ?2 "
-    "WHERE thread_key = ?4 AND epoch = ?5 AND owner = ?6";
+    "UPDATE threads SET updated_at = ?1, ttl = ?2, ttl_strategy = ?3, "
+    "expires_at = ?1 + max(?2, ?7) WHERE thread_key = ?4 AND epoch = ?5 AND owner = ?6";
 constexpr const char* kSetFirst =
     "UPDATE threads SET first_seq = max(first_seq, ?1), "
     "expires_at = CASE ?2 WHEN 1 THEN NULL ELSE expires_at END "
@@ -333,7 +333,8 @@ Status Tables::set_ttl(const EngineId& engine, const ThreadWrite& write) {
     Query query{connection_, kSetTtl};
     query.bind(clock_.unix_us());
     bind_ttl(query, write.ttl);
-    if (query.bind(write.key).bind(write.epoch).bind(engine).run() == 0) {
+    query.bind(write.key).bind(write.epoch).bind(engine);
+    if (query.bind(base::microseconds(write.ttl_kept)).run() == 0) {
         return refuse(write.key);
     }
     return base::ok();

@@ -23,6 +23,18 @@ TEST(Chat, AnswersAndGoesOnInTheSameThread) {
         4U);
 }
 
+TEST(Chat, ARepeatWithItsKeyGetsTheSameBytesAlsoFromTheStore) {
+    TestApi api;
+    const Headers key{{"idempotency-key", "once"}};
+    const std::string body = R"({"agent":"echo","message":"hello"})";
+    const auto first = api.call("POST", "/chat", body, key);
+    ASSERT_EQ(first.status, 200) << first.body;
+    EXPECT_EQ(first.json().at("usage").at("total_tokens"), 5);
+    EXPECT_EQ(api.call("POST", "/chat", body, key).body, first.body);
+    api.abandon_all();
+    EXPECT_EQ(api.call("POST", "/chat", body, key).body, first.body);
+}
+
 TEST(Chat, ReportsAFailedRunWithItsStatus) {
     TestApi api;
     const auto reply = api.call("POST", "/chat", R"({"agent":"broken","message":"hello"})");

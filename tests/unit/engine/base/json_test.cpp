@@ -72,9 +72,18 @@ TEST(AppendJsonString, EscapesWhatNeedsIt) {
 
 // Text, mostly well-formed, in which every kind of byte occurs.
 std::string random_text(std::mt19937& random) {
-    constexpr std::array<std::string_view, 12> kPieces{
-        "plain ", "\"", "\\", "\n\t\r\b\f", std::string_view{"\0\x1f\x7f", 3}, "é",
-        "漢字",   "😀", "\xff", "\xe2\x82",   "\xed\xa0\x80",                   "\xc0\xaf"};
+    constexpr std::array<std::string_view, 12> kPieces{"plain ",
+                                                       "\"",
+                                                       "\\",
+                                                       "\n\t\r\b\f",
+                                                       std::string_view{"\0\x1f\x7f", 3},
+                                                       "é",
+                                                       "漢字",
+                                                       "😀",
+                                                       "\xff",
+                                                       "\xe2\x82",
+                                                       "\xed\xa0\x80",
+                                                       "\xc0\xaf"};
     std::uniform_int_distribution<std::size_t> piece{0, random() % 2 == 0 ? 7U : 11U};
     std::string text;
     for (auto left = random() % 6; left > 0; --left) {

@@ -352,6 +352,23 @@ TEST_F(Retention, AKeyedTemporaryThreadStaysAsLongAsItsKey) {
     EXPECT_EQ(expire(*engine), 1U);
 }
 
+TEST_F(Retention, AKeyedRunKeepsItsThreadAsLongAsItsKey) {
+    limits_.thread_ttl = kDelete;
+    const auto engine = make_engine();
+    auto keyed = request("echo", "hello");
+    keyed.keyed = true;
+    const auto first = run(*engine, keyed);
+    ASSERT_TRUE(first);
+    clock_.advance(limits_.key_kept - seconds{1});
+    EXPECT_EQ(expire(*engine), 0U);
+    keyed.maybe_repeated = true;
+    const auto again = run(*engine, keyed);
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again->values, first->values);
+    clock_.advance(seconds{2});
+    EXPECT_EQ(expire(*engine), 1U);
+}
+
 TEST_F(Retention, ADeadEnginesThreadsAreSweptByAnother) {
     limits_.thread_ttl = kDelete;
     {

@@ -96,6 +96,33 @@ protected:
         }
         return texts;
     }
+    // Newest first.
+    [[nodiscard]] std::vector<storage::RunRow> runs(TestEngine& engine) const {
+        using Rows = base::Result<std::vector<storage::RunRow>>;
+        auto& store = engine.scheduler().store();
+        auto rows = engine.on_shard<Rows>(
+            thread_, [&store, thread = thread_](ShardScheduler&) -> base::Task<Rows> {
+                co_return co_await base::from_callback<Rows>([&](auto done) {
+                    store.list_runs(thread, storage::RunFilter{}, std::move(done));
+                });
+            });
+        EXPECT_TRUE(rows);
+        return rows ? std::move(*rows) : std::vector<storage::RunRow>{};
+    }
+    [[nodiscard]] bool wait_arrived(std::size_t executions) const {
+        const auto until = soon();
+        while (gate_.arrived() < executions && base::system_clock().now() < until) {
+            std::this_thread::yield();
+        }
+        return gate_.arrived() >= executions;
+    }
+    base::Status cancel(TestEngine& engine, base::RunId run, bool roll_back) const {
+        return engine.on_shard<base::Status>(
+            thread_,
+            [run, roll_back, thread = thread_](ShardScheduler& on) -> base::Task<base::Status> {
+                co_return co_await on.cancel_run(thread, run, roll_back);
+            });
+    }
     // Whether the thread's checkpoints form one line without a fork.
     [[nodiscard]] bool is_linear(TestEngine& engine) const {
         const auto states = history(engine);
@@ -233,33 +260,133 @@ TEST_F(Sessions, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
         if (attempt == 1) {
             ASSERT_TRUE(accept(*dead.back(), deadly));
         }
-        const auto until = soon();
-        while (gate_.arrived() < attempt) {
-            ASSERT_LT(base::system_clock().now(), until);
-            std::this_thread::yield();
-        }
+        ASSERT_TRUE(wait_arrived(attempt));
         dead.back()->kill();  // in the middle of its first superstep
     }
     const auto heir = make_engine();
     const auto after = run(*heir, request("echo", "after"));
     ASSERT_TRUE(after);
     EXPECT_EQ(after->status, storage::RunStatus::success) << "the thread goes on";
-    const auto rows = heir->on_shard<base::Result<std::vector<storage::RunRow>>>(
-        thread_,
-        [this, &heir](ShardScheduler&) -> base::Task<base::Result<std::vector<storage::RunRow>>> {
-            storage::RunFilter filter;
-            co_return co_await base::from_callback<base::Result<std::vector<storage::RunRow>>>(
-                [&](auto done) {
-                    heir->scheduler().store().list_runs(thread_, filter, std::move(done));
-                });
-        });
-    ASSERT_TRUE(rows);
-    ASSERT_EQ(rows->size(), 2U);
-    EXPECT_EQ(rows->back().status, storage::RunStatus::error);
-    EXPECT_EQ(rows->back().attempt, 3);
-    EXPECT_EQ(parse_stored_error(rows->back().error).message, "given up after 3 attempts");
+    const auto rows = runs(*heir);
+    ASSERT_EQ(rows.size(), 2U);
+    EXPECT_EQ(rows.back().status, storage::RunStatus::error);
+    EXPECT_EQ(rows.back().attempt, 3);
+    EXPECT_EQ(parse_stored_error(rows.back().error).message, "given up after 3 attempts");
     EXPECT_EQ(gate_.arrived(), 3U);
     gate_.open();
+}
+
+TEST_F(Sessions, AQueuedAnswerToWhatIsNotAskedFailsAlone) {
+    const auto engine = make_engine();
+    const auto first = accept(*engine, request("gated", "one"));
+    auto answer = request("echo", "");
+    answer.input.reset();
+    answer.resume = base::Json{{"action", "retry"}};
+    answer.kwargs = encode_kwargs(answer);
+    const auto second = accept(*engine, answer);
+    const auto third = accept(*engine, request("echo", "three"));
+    ASSERT_TRUE(first && second && third);
+    gate_.open();
+    const auto failed = wait_for_end(*engine, *second);
+    ASSERT_TRUE(failed);
+    EXPECT_EQ(failed->status, storage::RunStatus::error);
+    EXPECT_EQ(failed->error.code, base::ErrorCode::invalid_argument);
+    ASSERT_TRUE(wait_for_end(*engine, *third));
+    EXPECT_EQ(contents(*engine),
+              (std::vector<std::string>{"one", "echo one", "three", "echo three"}));
+}
+
+TEST_F(Sessions, ARollbackTakesBackARunThatHadAllItsAttempts) {
+    gate_.open();
+    std::vector<std::unique_ptr<TestEngine>> engines;
+    engines.push_back(make_engine());
+    ASSERT_TRUE(run(*engines.back(), request("echo", "before")));
+    gate_.close();
+    const auto arrived = gate_.arrived();
+    ASSERT_TRUE(accept(*engines.back(), request("gated", "deadly")));
+    for (std::size_t attempt = 1;; ++attempt) {
+        ASSERT_TRUE(wait_arrived(arrived + attempt));
+        if (attempt == 3) {
+            break;
+        }
+        engines.back()->kill();
+        engines.push_back(make_engine());
+    }
+    auto newer = request("echo", "newer");
+    newer.strategy = MultitaskStrategy::rollback;
+    const auto accepted = accept(*engines.back(), newer);
+    ASSERT_TRUE(accepted);
+    engines.back()->kill();
+
+    const auto heir = make_engine();
+    newer.maybe_repeated = true;
+    const auto outcome = run(*heir, newer);
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->status, storage::RunStatus::success);
+    EXPECT_EQ(contents(*heir),
+              (std::vector<std::string>{"before", "echo before", "newer", "echo newer"}));
+    EXPECT_EQ(runs(*heir).size(), 2U) << "as if it had never been";
+    EXPECT_TRUE(is_linear(*heir));
+    gate_.open();
+}
+
+TEST_F(Sessions, ACancelledRunIsNotBegunAgainByWhoeverTakesItOver) {
+    for (const bool roll_back : {false, true}) {
+        thread_ = base::ThreadId{base::make_uuid_v7()};
+        const auto arrived = gate_.arrived();
+        const auto dead = make_engine();
+        auto wanted = request("gated", "stop");
+        ASSERT_TRUE(accept(*dead, wanted));
+        ASSERT_TRUE(wait_arrived(arrived + 1));
+        ASSERT_TRUE(cancel(*dead, wanted.run_id, roll_back));
+        dead->kill();  // its node has not noticed yet
+
+        const auto heir = make_engine();
+        ASSERT_TRUE(run(*heir, request("echo", "after")));
+        const auto rows = runs(*heir);
+        ASSERT_EQ(rows.size(), roll_back ? 1U : 2U);
+        if (!roll_back) {
+            EXPECT_EQ(rows.back().status, storage::RunStatus::interrupted);
+            EXPECT_EQ(parse_stored_error(rows.back().error).code, base::ErrorCode::cancelled);
+        }
+        EXPECT_EQ(gate_.arrived(), arrived + 1);
+        gate_.open();
+        gate_.close();
+    }
+}
+
+TEST_F(Sessions, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
+    std::vector<std::unique_ptr<TestEngine>> left;
+    const auto wanted = request("gated", "long");
+    constexpr std::size_t kDepartures = 5;
+    for (std::size_t i = 1; i <= kDepartures; ++i) {
+        left.push_back(make_engine());
+        if (i == 1) {
+            ASSERT_TRUE(accept(*left.back(), wanted));
+        }
+        ASSERT_TRUE(wait_arrived(i));
+        (void)left.back()->on_shard<bool>(thread_, [](ShardScheduler& on) -> base::Task<bool> {
+            on.hand_over_all();
+            on.hand_over_now();
+            co_return true;
+        });
+        const auto until = soon();
+        while (left.back()->metrics().threads_owned.load() > 0) {
+            ASSERT_LT(base::system_clock().now(), until);
+            std::this_thread::yield();
+        }
+        left.back()->kill();
+    }
+    const auto heir = make_engine();
+    ASSERT_TRUE(wait_arrived(kDepartures + 1));
+    gate_.open();
+    auto again = wanted;
+    again.maybe_repeated = true;
+    const auto outcome = run(*heir, again);
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->status, storage::RunStatus::success);
+    EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(kDepartures) + 1);
+    EXPECT_EQ(contents(*heir), (std::vector<std::string>{"long", "echo long"}));
 }
 
 TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {

@@ -412,7 +412,13 @@ TEST(Outcome, OfARunThatAsksIsNoFailure) {
     EXPECT_TRUE(has_failed(row));
     const Asked asked{Json{{"t", {{{"id", kQuestion}, {"value", 1}}}}},
                       base::CheckpointId{base::make_uuid_v6()}};
-    row.error = encode_asked(asked);
+    RunNote note;
+    note.asked = asked;
+    note.input_tokens = 3;
+    note.output_tokens = 4;
+    row.error = encode_note(note);
+    EXPECT_EQ(read_note(row.error).input_tokens, 3);
+    EXPECT_EQ(read_note(row.error).output_tokens, 4);
     EXPECT_FALSE(has_failed(row));
     const auto found = find_asked(row);
     ASSERT_TRUE(found);

@@ -11,7 +11,7 @@
 #include "engine/models/messages.hpp"
 #include "engine/models/openai/answer.hpp"
 #include "engine/models/openai/settings.hpp"
-#include "engine/models/sse.hpp"
+#include "engine/net/sse.hpp"
 #include "engine/observe/log.hpp"
 
 namespace heddle::models {
@@ -115,7 +115,7 @@ struct Stream {
 
     AnswerReader reader;
     OnChunk& on_chunk;  // NOLINT: both live on the frame of one attempt
-    SseDecoder decoder{kEventBytesMax};
+    net::SseDecoder decoder{kEventBytesMax};
     bool done = false;
     bool provider_failed = false;  ///< it said so itself, in mid-stream
 };

@@ -1,11 +1,11 @@
-#include "engine/models/sse.hpp"
+#include "engine/net/sse.hpp"
 
 #include <random>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-namespace heddle::models {
+namespace heddle::net {
 namespace {
 
 using base::Status;
@@ -64,10 +64,10 @@ TEST(SseDecoder, RefusesAnEventThatIsTooLargeInOneLineOrInMany) {
         line.emplace_back("xxxxxxxxxx");
         lines.emplace_back("data: xxxx\n");
     }
-    EXPECT_EQ(read(line, events).error().code, base::ErrorCode::model_error);
-    EXPECT_EQ(read(lines, events).error().code, base::ErrorCode::model_error);
+    EXPECT_EQ(read(line, events).error().code, base::ErrorCode::payload_too_large);
+    EXPECT_EQ(read(lines, events).error().code, base::ErrorCode::payload_too_large);
     EXPECT_TRUE(events.empty());
 }
 
 }  // namespace
-}  // namespace heddle::models
+}  // namespace heddle::net

@@ -1,8 +1,8 @@
-#include "engine/models/sse.hpp"
+#include "engine/net/sse.hpp"
 
 #include <fmt/format.h>
 
-namespace heddle::models {
+namespace heddle::net {
 namespace {
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
@@ -19,7 +19,7 @@ base::Status SseDecoder::feed(std::string_view piece, OnEvent& on_event) {
         const auto part = piece.substr(0, end);
         if (line_.size() + data_.size() + part.size() > event_bytes_max_) {
             return base::Error{
-                base::ErrorCode::model_error,
+                base::ErrorCode::payload_too_large,
                 fmt::format("an event of the stream is larger than {} bytes", event_bytes_max_)};
         }
         line_ += part;
@@ -66,4 +66,4 @@ base::Status SseDecoder::take_line(std::string_view line, OnEvent& on_event) {
     return base::ok();  // comments, ids and unknown fields do not matter here
 }
 
-}  // namespace heddle::models
+}  // namespace heddle::net

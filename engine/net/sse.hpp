@@ -7,7 +7,7 @@
 #include "engine/base/result.hpp"
 #include "engine/base/unique_function.hpp"
 
-namespace heddle::models {
+namespace heddle::net {
 
 /// Reads a text/event-stream (HTML Living Standard, 9.2.6) from pieces cut anywhere. The input is
 /// hostile: one event holds at most `event_bytes_max`, whether in one line or in many.
@@ -17,8 +17,8 @@ public:
         : event_bytes_max_{event_bytes_max} {}
 
     /// Calls on_event(event name, data) for every event completed by `piece`.
-    /// @return the error of on_event, or model_error for an event past the limit; then the decoder
-    ///         is used up
+    /// @return the error of on_event, or payload_too_large for an event past the limit; then the
+    ///         decoder is used up
     [[nodiscard]] base::Status feed(
         std::string_view piece,
         base::UniqueFunction<base::Status(std::string_view name, std::string_view data)>& on_event);
@@ -36,4 +36,4 @@ private:
     bool at_start_ = true;
 };
 
-}  // namespace heddle::models
+}  // namespace heddle::net

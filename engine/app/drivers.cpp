@@ -51,6 +51,14 @@ OpenedStore explained(OpenedStore opened, const std::string& shown, std::string_
     return error;
 }
 
+// NOLINTNEXTLINE: a source is shared by the nodes of its agent
+base::Result<std::shared_ptr<tools::ToolSource>> fixed(base::Result<tools::ToolSet> made) {
+    if (!made) {
+        return std::move(made).error();
+    }
+    return tools::make_static_source(*std::move(made));
+}
+
 }  // namespace
 
 base::Result<std::unique_ptr<storage::Store>> open_store(const std::string& url,
@@ -89,7 +97,7 @@ nodes::Factories make_factories(net::HttpClient& http,
     factories.auto_provider = has_provider ? "openai" : "scripted";
     factories.tools["http"] = [&http, &metrics](const Json& settings,
                                                 const std::filesystem::path& base_dir) {
-        return tools::make_http_tools(http, metrics, settings, base_dir);
+        return fixed(tools::make_http_tools(http, metrics, settings, base_dir));
     };
     return factories;
 }

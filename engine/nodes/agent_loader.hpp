@@ -26,10 +26,11 @@ namespace heddle::nodes {
 using ModelFactory = std::function<base::Result<std::shared_ptr<models::ChatModel>>(
     const base::Json& settings, const std::filesystem::path& base_dir)>;
 
-/// Makes the tools of one entry of `tools:`, e.g. {"http": "clinic.openapi.yaml", "base_url":
+/// Makes the source of one entry of `tools:`, e.g. {"http": "clinic.openapi.yaml", "base_url":
 /// "..."}; the factory's name is the entry's kind key and checks the rest itself: invalid_argument
 /// with the key as field. Relative paths are relative to `base_dir`, the agent's folder.
-using ToolFactory = std::function<base::Result<tools::ToolSet>(
+// NOLINTNEXTLINE: a source is shared by the nodes of its agent
+using ToolFactory = std::function<base::Result<std::shared_ptr<tools::ToolSource>>(
     const base::Json& settings, const std::filesystem::path& base_dir)>;
 
 /// The drivers, by the names that agent files call them: only engine/app knows them.
@@ -38,7 +39,7 @@ struct Factories {
     /// What `provider: auto` stands for: "openai" when a key or a base URL is in the environment,
     /// else "scripted".
     std::string auto_provider;
-    std::map<std::string, ToolFactory, std::less<>> tools;  ///< by kind key: "http"
+    std::map<std::string, ToolFactory, std::less<>> tools;  ///< by kind key: "http", "mcp"
 };
 
 /// One thing that is wrong with an agent file.

@@ -222,6 +222,12 @@ void AgentReader::read_tool_source(const YamlNode& entry, const std::string& pat
             factory = &candidate;
         }
     }
+    if (factory == nullptr && entry.find("command") != nullptr) {
+        complain(entry.member_lines.at("command"), path + ".command",
+                 "stdio is not supported; expected mcp: the URL of a server that speaks MCP over "
+                 "streamable HTTP");
+        return;
+    }
     if (factory == nullptr) {
         complain(entry.line, path,
                  fmt::format("expected a key that says what kind of tools these "
@@ -238,7 +244,12 @@ void AgentReader::read_tool_source(const YamlNode& entry, const std::string& pat
                  error.message);
         return;
     }
-    for (auto& tool : *made) {
+    const auto* offered = (*made)->known();
+    if (offered == nullptr) {
+        open_sources_.push_back(*std::move(made));
+        return;
+    }
+    for (const auto& tool : *offered) {
         const auto& name = tool->spec().name;
         const bool taken = std::any_of(tools_.begin(), tools_.end(), [&](const auto& other) {
             return other->spec().name == name;
@@ -247,7 +258,7 @@ void AgentReader::read_tool_source(const YamlNode& entry, const std::string& pat
             complain(entry.line, path, fmt::format("there is already a tool \"{}\"", name));
             continue;
         }
-        tools_.push_back(std::move(tool));
+        tools_.push_back(tool);
     }
 }
 

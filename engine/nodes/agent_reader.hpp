@@ -11,6 +11,7 @@
 
 #include "engine/graph/graph.hpp"
 #include "engine/nodes/agent_loader.hpp"
+#include "engine/nodes/tool_selection.hpp"
 #include "engine/nodes/tools_node.hpp"
 #include "engine/nodes/yaml_tree.hpp"
 
@@ -58,9 +59,10 @@ private:
     void place_interrupts();
     void read_policies(const YamlNode& node, const std::string& path, graph::NodeSpec& spec);
     void read_retry(const YamlNode& retry, const std::string& path, graph::RetryPolicy& policy);
-    std::optional<tools::ToolSet> select_tools(const YamlNode* selection,
-                                               const std::string& path,
-                                               bool all_by_default);
+    std::optional<ToolSelection> select_tools(const YamlNode* selection,
+                                              const std::string& path,
+                                              bool all_by_default);
+    [[nodiscard]] bool may_be_tool(const std::string& name) const;
 
     // ---- reader_values.cpp: single values, with a problem for what does not fit
     void complain(int line, const std::string& path, std::string_view text);
@@ -98,7 +100,8 @@ private:
     graph::Channels channels_;
     std::map<std::string, std::shared_ptr<models::ChatModel>> models_;  // NOLINT: ports are shared
     std::map<std::string, int> model_lines_;
-    tools::ToolSet tools_;
+    tools::ToolSet tools_;             ///< of all sources that know theirs
+    tools::ToolSources open_sources_;  ///< whose tools are known only when they are loaded
     std::map<std::string, int> node_lines_;
     std::vector<std::string> tools_nodes_;
     std::vector<Interrupt> interrupts_;

@@ -33,14 +33,30 @@ Json describe_now() {
         {"iso", base::format_iso8601(unix_us)}};
 }
 
+// As ChatRequest::tools.
+Json describe_tools(const tools::ToolSet& tools) {
+    Json described = Json::array();
+    for (const auto& tool : tools) {
+        const auto& spec = tool->spec();
+        described.push_back(Json{{"name", spec.name},
+                                 {"description", spec.description},
+                                 {"parameters", spec.parameters}});
+    }
+    return described;
+}
+
 class ModelNode final : public graph::Node {
 public:
     explicit ModelNode(ModelNodeSpec spec) : spec_{std::move(spec)} {}
 
     Task<Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
+        const auto tools = co_await spec_.tools.load(context.deadline(), context.cancel());
+        if (!tools) {
+            co_return tools.error();
+        }
         models::ChatRequest request;
         request.messages = messages_of(context);
-        request.tools = spec_.tools;
+        request.tools = describe_tools(**tools);
         request.deadline = context.deadline();
         request.stream = context.wants_messages();
         models::OnChunk on_chunk;

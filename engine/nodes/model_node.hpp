@@ -2,17 +2,17 @@
 
 #include <memory>
 
-#include "engine/base/json.hpp"
 #include "engine/graph/node.hpp"
 #include "engine/models/model.hpp"
 #include "engine/nodes/prompt_template.hpp"
+#include "engine/nodes/tool_selection.hpp"
 
 namespace heddle::nodes {
 
 struct ModelNodeSpec {
     std::shared_ptr<models::ChatModel> model;      // NOLINT: shared by nodes of many agents
     std::shared_ptr<const PromptTemplate> system;  ///< null: no system message
-    base::Json tools = base::Json::array();        ///< as ChatRequest::tools
+    ToolSelection tools;                           ///< what the model may call
 };
 
 /// kind model: calls the model with the system prompt and all messages of the thread, streams its

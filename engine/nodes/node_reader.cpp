@@ -23,17 +23,6 @@ bool is_node_name(const std::string& name) {
            });
 }
 
-Json describe_tools(const tools::ToolSet& tools) {
-    Json described = Json::array();
-    for (const auto& tool : tools) {
-        const auto& spec = tool->spec();
-        described.push_back(Json{{"name", spec.name},
-                                 {"description", spec.description},
-                                 {"parameters", spec.parameters}});
-    }
-    return described;
-}
-
 }  // namespace
 
 void AgentReader::read_nodes(const YamlNode* nodes) {
@@ -116,7 +105,7 @@ std::shared_ptr<const graph::Node> AgentReader::read_model_node(const YamlNode& 
     }
     auto tools = select_tools(node.find("tools"), path + ".tools", false);
     if (tools) {
-        spec.tools = describe_tools(*tools);
+        spec.tools = *std::move(tools);
     }
     return make_model_node(std::move(spec));
 }
@@ -132,44 +121,56 @@ std::shared_ptr<const graph::Node> AgentReader::read_tools_node(const YamlNode& 
             complain(on_error->line, path + ".on_error", "expected message or fail");
         }
     }
-    if (tools_.empty() && problems_.empty()) {
+    if (tools_.empty() && open_sources_.empty() && problems_.empty()) {
         complain(node.line, path, "the agent has no tools");
     }
     auto tools = select_tools(node.find("tools"), path + ".tools", true);
     if (tools) {
-        spec.tools = std::move(*tools);
+        spec.tools = *std::move(tools);
     }
     return make_tools_node(std::move(spec));
 }
 
-std::optional<tools::ToolSet> AgentReader::select_tools(const YamlNode* selection,
-                                                        const std::string& path,
-                                                        bool all_by_default) {
+std::optional<ToolSelection> AgentReader::select_tools(const YamlNode* selection,
+                                                       const std::string& path,
+                                                       bool all_by_default) {
+    const auto all = [this] { return ToolSelection{tools_, open_sources_, std::nullopt}; };
     if (selection == nullptr) {
-        return all_by_default ? tools_ : tools::ToolSet{};
+        return all_by_default ? all() : ToolSelection{};
     }
     if (selection->kind == YamlNode::Kind::scalar) {
         if (selection->text == "all") {
-            return tools_;
+            return all();
         }
         if (selection->text == "none") {
-            return tools::ToolSet{};
+            return ToolSelection{};
         }
         complain(selection->line, path, "expected all, none or a list of tool names");
         return std::nullopt;
     }
     tools::ToolSet selected;
+    std::vector<std::string> open;
     for (const auto& name : read_names(selection, path)) {
         const auto found = std::find_if(tools_.begin(), tools_.end(), [&](const auto& tool) {
             return tool->spec().name == name;
         });
         if (found != tools_.end()) {
             selected.push_back(*found);
+        } else if (may_be_tool(name)) {
+            open.push_back(name);
         } else {
             complain(selection->line, path, fmt::format("there is no tool \"{}\"", name));
         }
     }
-    return selected;
+    if (open.empty()) {
+        return ToolSelection{std::move(selected)};
+    }
+    return ToolSelection{std::move(selected), open_sources_, std::move(open)};
+}
+
+// Whether a server that is asked at run time may offer it.
+bool AgentReader::may_be_tool(const std::string& name) const {
+    return !open_sources_.empty() && tools::is_tool_name(name);
 }
 
 std::shared_ptr<const graph::Node> AgentReader::read_lua_node(const YamlNode& node,
@@ -241,9 +242,10 @@ void AgentReader::place_interrupts() {
     for (const auto& interrupt : interrupts_) {
         std::vector<std::string> called;
         for (const auto& name : interrupt.before) {
-            const bool is_tool = std::any_of(tools_.begin(), tools_.end(), [&](const auto& tool) {
-                return tool->spec().name == name;
-            });
+            const bool is_tool = may_be_tool(name) ||
+                                 std::any_of(tools_.begin(), tools_.end(), [&](const auto& tool) {
+                                     return tool->spec().name == name;
+                                 });
             if (has_node(name)) {
                 graph_->interrupt_before.push_back(name);
             } else if (is_tool) {

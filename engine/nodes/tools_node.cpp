@@ -115,7 +115,12 @@ public:
     explicit ToolsNode(ToolsNodeSpec spec) : spec_{std::move(spec)} {}
 
     Task<Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
-        auto planned = plan_calls(context.state());
+        // They live as long as this set, whatever their source offers meanwhile.
+        const auto tools = co_await spec_.tools.load(context.deadline(), context.cancel());
+        if (!tools) {
+            co_return tools.error();
+        }
+        auto planned = plan_calls(context.state(), **tools);
         if (!planned) {
             co_return std::move(planned).error();
         }
@@ -144,7 +149,8 @@ public:
     }
 
 private:
-    [[nodiscard]] Result<std::vector<PlannedCall>> plan_calls(const graph::State& state) const {
+    [[nodiscard]] Result<std::vector<PlannedCall>> plan_calls(const graph::State& state,
+                                                              const tools::ToolSet& tools) const {
         const Json& pending = pending_tool_calls(state);
         if (pending.empty()) {
             return Error{ErrorCode::graph_error,
@@ -162,12 +168,12 @@ private:
         for (std::size_t i = 0; i < pending.size(); ++i) {
             calls.push_back(plan_call(pending[i], i));
             auto& call = calls.back();
-            call.tool = find_tool(call.name);
+            call.tool = find_tool(tools, call.name);
             call.record = call.is_recorded();
             if (call.tool == nullptr) {
                 call.answer =
                     tools::ToolAnswer{fmt::format("Error: {} is not a valid tool, try one of [{}].",
-                                                  call.name, tool_names()),
+                                                  call.name, names_of(tools)),
                                       true};
             }
         }
@@ -176,8 +182,9 @@ private:
 
     // What earlier attempts at this task have left, and what that means for each call.
     Task<base::Status> look_up(graph::NodeContext& context, std::vector<PlannedCall>& calls) const {
-        const bool any = std::any_of(calls.begin(), calls.end(),
-                                     [](const PlannedCall& call) { return call.is_recorded(); });
+        const bool any = std::any_of(calls.begin(), calls.end(), [](const PlannedCall& call) {
+            return call.is_recorded() || call.tool == nullptr;
+        });
         if (!any) {
             co_return base::ok();
         }
@@ -197,6 +204,8 @@ private:
                     co_return std::move(answer).error();
                 }
                 call.answer = std::move(*answer);
+            } else if (call.tool == nullptr) {
+                call.answer = tools::ToolAnswer{std::string{kUnknown}, true};
             } else if (call.is_recorded()) {
                 auto status = decide(context, call, recorded.run_id);
                 if (!status) {
@@ -283,16 +292,16 @@ private:
         return output;
     }
 
-    [[nodiscard]] tools::Tool* find_tool(const std::string& name) const {
-        const auto found =
-            std::find_if(spec_.tools.begin(), spec_.tools.end(),
-                         [&](const auto& tool) { return tool->spec().name == name; });
-        return found == spec_.tools.end() ? nullptr : found->get();
+    static tools::Tool* find_tool(const tools::ToolSet& tools, const std::string& name) {
+        const auto found = std::find_if(tools.begin(), tools.end(), [&](const auto& tool) {
+            return tool->spec().name == name;
+        });
+        return found == tools.end() ? nullptr : found->get();
     }
 
-    [[nodiscard]] std::string tool_names() const {
+    static std::string names_of(const tools::ToolSet& tools) {
         std::string names;
-        for (const auto& tool : spec_.tools) {
+        for (const auto& tool : tools) {
             if (!names.empty()) {
                 names += ", ";
             }

@@ -216,10 +216,21 @@ Status check_string(const Json& schema, const std::string& text, const std::stri
     return base::ok();
 }
 
-Status check(const Json& schema, const Json& value, const std::string& path, int depth);
+/// Where a check has come to.
+struct At {
+    std::string path;
+    int depth = 1;
+    Unlisted unlisted = Unlisted::refused;
 
-Status check_array(const Json& schema, const Json& list, const std::string& path, int depth) {
-    if (auto sized = check_size(schema, list.size(), path, {"minItems", "maxItems"}, "items");
+    [[nodiscard]] At below(std::string inner) const {
+        return {std::move(inner), depth + 1, unlisted};
+    }
+};
+
+Status check(const Json& schema, const Json& value, const At& at);
+
+Status check_array(const Json& schema, const Json& list, const At& at) {
+    if (auto sized = check_size(schema, list.size(), at.path, {"minItems", "maxItems"}, "items");
         !sized) {
         return sized;
     }
@@ -228,7 +239,7 @@ Status check_array(const Json& schema, const Json& list, const std::string& path
         return base::ok();
     }
     for (std::size_t i = 0; i < list.size(); ++i) {
-        if (auto checked = check(*items, list[i], fmt::format("{}[{}]", path, i), depth + 1);
+        if (auto checked = check(*items, list[i], at.below(fmt::format("{}[{}]", at.path, i)));
             !checked) {
             return checked;
         }
@@ -236,34 +247,39 @@ Status check_array(const Json& schema, const Json& list, const std::string& path
     return base::ok();
 }
 
-Status check_object(const Json& schema, const Json& object, const std::string& path, int depth) {
+Status check_object(const Json& schema, const Json& object, const At& at) {
     static const Json none = Json::object();
+    static const Json kAnything = true;
     const auto* listed = find_member(schema, "properties");
     const Json& properties = listed != nullptr && listed->is_object() ? *listed : none;
     if (const auto* required = find_member(schema, "required");
         required != nullptr && required->is_array()) {
         for (const auto& name : *required) {
             if (name.is_string() && !object.contains(name.get_ref<const std::string&>())) {
-                return refuse(join(path, name.get<std::string>()), "missing");
+                return refuse(join(at.path, name.get<std::string>()), "missing");
             }
         }
     }
     const auto* others = find_member(schema, "additionalProperties");
+    const bool lenient = at.unlisted == Unlisted::allowed;
+    if (lenient && schema.contains("patternProperties")) {
+        others = &kAnything;  // which names it means is not looked at
+    }
     // An object schema that lists nothing describes a free object.
-    const bool free = (others == nullptr && listed == nullptr && depth > 1) ||
-                      (others != nullptr && *others == true);
+    const bool free =
+        others == nullptr ? lenient || (listed == nullptr && at.depth > 1) : *others == true;
     for (const auto& item : object.items()) {
-        const auto at = join(path, item.key());
+        const auto inner = join(at.path, item.key());
         const auto known = properties.find(item.key());
         const Json* rule = known != properties.end() ? &*known : nullptr;
         if (rule == nullptr && others != nullptr && others->is_object()) {
             rule = others;
         }
         if (rule == nullptr && !free) {
-            return refuse(at, "unknown argument");
+            return refuse(inner, "unknown argument");
         }
         if (rule != nullptr) {
-            if (auto checked = check(*rule, item.value(), at, depth + 1); !checked) {
+            if (auto checked = check(*rule, item.value(), at.below(inner)); !checked) {
                 return checked;
             }
         }
@@ -271,8 +287,9 @@ Status check_object(const Json& schema, const Json& object, const std::string& p
     return base::ok();
 }
 
-Status check(const Json& schema, const Json& value, const std::string& path, int depth) {
-    if (depth > kDepthMax) {
+Status check(const Json& schema, const Json& value, const At& at) {
+    const auto& path = at.path;
+    if (at.depth > kDepthMax) {
         return refuse(path, "nested too deeply");
     }
     if (!schema.is_object()) {
@@ -291,21 +308,21 @@ Status check(const Json& schema, const Json& value, const std::string& path, int
         return check_string(schema, value.get_ref<const std::string&>(), path);
     }
     if (value.is_array()) {
-        return check_array(schema, value, path, depth);
+        return check_array(schema, value, at);
     }
     if (value.is_object()) {
-        return check_object(schema, value, path, depth);
+        return check_object(schema, value, at);
     }
     return base::ok();
 }
 
 }  // namespace
 
-Status validate_args(const Json& schema, const Json& args) {
+Status validate_args(const Json& schema, const Json& args, Unlisted unlisted) {
     if (!args.is_object()) {
         return refuse("", "expected an object");
     }
-    return check(schema, args, "", 1);
+    return check(schema, args, {"", 1, unlisted});
 }
 
 }  // namespace heddle::tools

@@ -13,7 +13,8 @@
 #include "engine/base/result.hpp"
 #include "engine/base/task.hpp"
 
-/// The tool port. Driver: tools/http (from an OpenAPI file). Runs on the calling shard.
+/// The tool port. Drivers: tools/http (from an OpenAPI file) and tools/mcp (of an MCP server). Runs
+/// on the calling shard.
 namespace heddle::tools {
 
 /// What becomes of a call whose outcome is not known: it was begun, and the engine was gone before
@@ -25,6 +26,9 @@ enum class OnUnknown : std::uint8_t {
 };
 /// As spelled in agent files.
 std::optional<OnUnknown> parse_on_unknown(std::string_view text) noexcept;
+
+/// [A-Za-z0-9_-]{1,64}: what every model provider takes.
+bool is_tool_name(std::string_view name) noexcept;
 
 struct ToolSpec {
     std::string name;  ///< what the model calls: [A-Za-z0-9_-]{1,64}
@@ -60,5 +64,24 @@ public:
 };
 
 using ToolSet = std::vector<std::shared_ptr<Tool>>;  // NOLINT: shared by the nodes of many agents
+
+/// Where the tools of one entry of an agent's `tools` come from. Any shard may call. Outlives its
+/// tools.
+class ToolSource {
+public:
+    virtual ~ToolSource() = default;
+    /// @return the tools, if they are known before anything runs and never change; nullptr: they
+    ///         have to be loaded
+    [[nodiscard]] virtual const ToolSet* known() const noexcept = 0;
+    /// The tools as they are now. Free if they are known, or were loaded before and are kept.
+    /// @return unavailable, timeout, overloaded, tool_error (the source offers what cannot be
+    ///         used), cancelled; the message names the source
+    virtual base::Task<base::Result<std::shared_ptr<const ToolSet>>> load(
+        base::Instant deadline, base::CancelSource& cancel) = 0;
+};
+using ToolSources = std::vector<std::shared_ptr<ToolSource>>;  // NOLINT: as the tools
+
+/// A source whose tools are known.
+std::shared_ptr<ToolSource> make_static_source(ToolSet tools);  // NOLINT: as the tools
 
 }  // namespace heddle::tools

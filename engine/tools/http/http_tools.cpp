@@ -1,10 +1,6 @@
 #include "engine/tools/http/http_tools.hpp"
 
 #include <algorithm>
-#include <cctype>
-#include <cstdlib>
-#include <map>
-#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -12,6 +8,7 @@
 #include "engine/base/signal.hpp"
 #include "engine/tools/http/openapi.hpp"
 #include "engine/tools/schema.hpp"
+#include "engine/tools/source_settings.hpp"
 #include "engine/yaml/yaml.hpp"
 
 namespace heddle::tools {
@@ -24,34 +21,16 @@ using base::Result;
 using base::Task;
 
 constexpr unsigned kAttemptsMax = 3;
-constexpr std::size_t kArgBytesMax = 8192;  // of one argument in the URL or a header
 
 /// What all tools of one entry share. Constant.
 struct Backend {
     std::string base_url;  ///< without a slash at the end
-    net::HttpHeaders headers;
-    base::Duration timeout = std::chrono::seconds{30};
-    std::size_t answer_bytes_max = 256U << 10U;
-    std::vector<std::string> only;
-    std::optional<OnUnknown> on_unknown;               ///< of all operations that change something
-    std::map<std::string, OnUnknown> on_unknown_of{};  ///< by operationId
+    SourceSettings settings;
 };
 
 // How an argument stands in a URL or header.
 std::string plain(const Json& value) {
     return value.is_string() ? value.get<std::string>() : base::dump_json(value);
-}
-
-base::Status check_plain(const std::string& name, const std::string& text) {
-    const bool control = std::any_of(text.begin(), text.end(),
-                                     [](unsigned char c) { return c < 0x20 || c == 0x7F; });
-    if (control) {
-        return base::invalid_field(name, "holds a control character");
-    }
-    if (text.size() > kArgBytesMax) {
-        return base::invalid_field(name, "is too long");
-    }
-    return base::ok();
 }
 
 Result<std::string> make_url(const Backend& backend, const Operation& operation, const Json& args) {
@@ -122,7 +101,7 @@ public:
             co_return std::move(checked).error();
         }
         const auto deadline =
-            std::min(call.deadline, base::system_clock().now() + backend_->timeout);
+            std::min(call.deadline, base::system_clock().now() + backend_->settings.timeout);
         auto request = make_request(call, deadline);
         if (!request) {
             co_return std::move(request).error();
@@ -171,7 +150,7 @@ private:
         net::HttpRequest request;
         request.method = operation_.method;
         request.url = *std::move(url);
-        request.headers = backend_->headers;
+        request.headers = backend_->settings.headers;
         request.headers.emplace_back("accept", "application/json");
         for (const auto& name : operation_.header_args) {
             const auto at = call.args.find(name);
@@ -201,8 +180,8 @@ private:
         // A tool that honours the key may get the call twice; for any other nobody could tell.
         request.once = operation_.spec.recorded && operation_.spec.on_unknown != OnUnknown::retry;
         request.deadline = deadline;
-        request.idle_timeout = backend_->timeout;
-        request.response_bytes_max = backend_->answer_bytes_max;
+        request.idle_timeout = backend_->settings.timeout;
+        request.response_bytes_max = backend_->settings.answer_bytes_max;
         return request;
     }
 
@@ -242,94 +221,16 @@ private:
     const Operation operation_;
 };
 
-base::Status read_headers(const Json& headers, Backend& backend) {
-    if (!headers.is_object()) {
-        return base::invalid_field("headers", "expected {NAME: value}");
-    }
-    for (const auto& item : headers.items()) {
-        const auto field = "headers." + item.key();
-        if (!item.value().is_string()) {
-            return base::invalid_field(field, "expected a text");
-        }
-        auto value = item.value().get<std::string>();
-        if (value.starts_with("env:")) {
-            const char* found = std::getenv(value.substr(4).c_str());
-            if (found == nullptr) {
-                return base::invalid_field(field, "the environment variable is not set");
-            }
-            value = found;
-        }
-        if (auto checked = check_plain(field, value); !checked) {
-            return checked;
-        }
-        backend.headers.emplace_back(item.key(), std::move(value));
-    }
-    return base::ok();
-}
-
-base::Status read_on_unknown(const Json& value, Backend& backend) {
-    const auto policy_of = [](const Json& text) {
-        return text.is_string() ? parse_on_unknown(text.get_ref<const std::string&>())
-                                : std::nullopt;
-    };
-    if (!value.is_object()) {
-        backend.on_unknown = policy_of(value);
-        return backend.on_unknown
-                   ? base::ok()
-                   : base::invalid_field("on_unknown",
-                                         "expected retry, fail, ask or {operationId: one of them}");
-    }
-    for (const auto& item : value.items()) {
-        const auto policy = policy_of(item.value());
-        if (!policy) {
-            return base::invalid_field("on_unknown." + item.key(), "expected retry, fail or ask");
-        }
-        backend.on_unknown_of[item.key()] = *policy;
-    }
-    return base::ok();
-}
-
-// What the agent file says of an operation counts more than what its document does.
-void apply_on_unknown(const Backend& backend, Operation& operation) {
-    if (backend.on_unknown) {
-        operation.spec.on_unknown = *backend.on_unknown;
-    }
-    const auto own = backend.on_unknown_of.find(operation.spec.name);
-    if (own != backend.on_unknown_of.end()) {
-        operation.spec.on_unknown = own->second;
-        operation.spec.recorded = true;
-    }
-}
-
 base::Status read_setting(const std::string& key, const Json& value, Backend& backend) {
-    if (key == "headers") {
-        return read_headers(value, backend);
+    const auto known = read_source_setting(key, value, backend.settings);
+    if (!known || *known) {
+        return known ? base::ok() : base::Status{known.error()};
     }
     if (key == "base_url") {
         if (!value.is_string()) {
             return base::invalid_field(key, "expected a text");
         }
         backend.base_url = value.get<std::string>();
-    } else if (key == "timeout") {
-        if (!value.is_number() || !(value.get<double>() > 0) || value.get<double>() > 3600) {
-            return base::invalid_field(key, "expected seconds, at most 3600");
-        }
-        backend.timeout = std::chrono::duration_cast<base::Duration>(
-            std::chrono::duration<double>{value.get<double>()});
-    } else if (key == "answer_bytes_max") {
-        if (!value.is_number_integer() || value < 1024 || value > (16U << 20U)) {
-            return base::invalid_field(key, "expected 1024 to 16777216");
-        }
-        backend.answer_bytes_max = value.get<std::size_t>();
-    } else if (key == "only") {
-        for (const auto& name : value) {
-            if (!value.is_array() || !name.is_string()) {
-                return base::invalid_field(key, "expected a list of operationIds");
-            }
-            backend.only.push_back(name.get<std::string>());
-        }
-    } else if (key == "on_unknown") {
-        return read_on_unknown(value, backend);
     } else if (key != "http") {
         return base::invalid_field(key, "unknown setting of http tools");
     }
@@ -385,17 +286,18 @@ Result<ToolSet> make_http_tools(net::HttpClient& http,
         return base::invalid_field("http", fmt::format("{}: {}", file.string(), error.message));
     }
     ToolSet tools;
-    std::vector<std::string> left = backend->only;
-    auto named = backend->on_unknown_of;
+    const auto& chosen = backend->settings;
+    std::vector<std::string> left = chosen.only;
+    auto named = chosen.on_unknown_of;
     for (auto& operation : *operations) {
         const auto wanted = std::find(left.begin(), left.end(), operation.spec.name);
-        if (!backend->only.empty() && wanted == left.end()) {
+        if (!chosen.only.empty() && wanted == left.end()) {
             continue;
         }
         if (wanted != left.end()) {
             left.erase(wanted);
         }
-        apply_on_unknown(*backend, operation);
+        apply_on_unknown(chosen, operation.spec);
         named.erase(operation.spec.name);
         tools.push_back(std::make_shared<HttpTool>(http, metrics, backend, std::move(operation)));
     }

@@ -119,11 +119,13 @@ TEST_F(LoaderTest, GivesEachProviderItsOwnSettings) {
             return std::shared_ptr<models::ChatModel>{std::make_shared<FakeModel>()};
         };
     }
-    drivers.tools["http"] = [](const Json& settings,
-                               const fs::path& base_dir) -> base::Result<tools::ToolSet> {
+    drivers.tools["http"] =
+        [](const Json& settings,
+           const fs::path& base_dir) -> base::Result<std::shared_ptr<tools::ToolSource>> {
         EXPECT_TRUE(fs::exists(base_dir / settings["http"].get<std::string>()));
         EXPECT_EQ(settings["base_url"], "http://127.0.0.1:8090");
-        return tools::ToolSet{std::make_shared<FakeTool>("get_hours", tools::ToolAnswer{"9"})};
+        return tools::make_static_source(
+            {std::make_shared<FakeTool>("get_hours", tools::ToolAnswer{"9"})});
     };
     const auto file = fs::path{HEDDLE_SOURCE_DIR} / "agents/appointment/agent.yaml";
     for (const std::string provider : {"openai", "scripted"}) {
@@ -153,6 +155,7 @@ state:
 tools:
   - {smtp: x}
   - {http: missing.yaml}
+  - {command: [npx, server]}
 nodes:
   a: {kind: model, model: main, system: none.md, tools: [nothing]}
   b: {kind: magic}
@@ -179,22 +182,23 @@ edges:
         "9: state.string: a channel's name",
         "11: tools[0]: expected a key that says what kind of tools these are: http",
         "12: tools[1].http: no such file",
-        "14: nodes.a.system: there is no readable file",
-        "14: nodes.a.tools: there is no tool \"nothing\"",
-        "15: nodes.b.kind: unknown kind \"magic\"",
-        "16: nodes.c: code:1: unexpected symbol near '+'",
-        "17: nodes.d.speed: unknown key",
-        "18: nodes.e.on_error: expected message or fail",
-        "18: nodes.e.timeout: expected a time",
-        "18: nodes.e.retry.attempts: expected an integer from 1 to 20",
-        "19: nodes.f.model: there is no model \"nobody\"",
-        "20: nodes.g.kind: \"agent\" is not supported yet",
-        "21: nodes.h.before: \"zzz\" is neither a node nor a tool",
-        "22: nodes.i.script: expected a file inside the agent's folder",
-        "25: edges[1].to: there is no node \"zz\"; expected END or one of a, b, c",
-        "26: edges[2].when: when:2: unexpected symbol",
-        "27: edges[3].form: unknown key",
-        "27: edges[3]: \"from\" is missing"};
+        "13: tools[2].command: stdio is not supported; expected mcp: the URL of a server",
+        "15: nodes.a.system: there is no readable file",
+        "15: nodes.a.tools: there is no tool \"nothing\"",
+        "16: nodes.b.kind: unknown kind \"magic\"",
+        "17: nodes.c: code:1: unexpected symbol near '+'",
+        "18: nodes.d.speed: unknown key",
+        "19: nodes.e.on_error: expected message or fail",
+        "19: nodes.e.timeout: expected a time",
+        "19: nodes.e.retry.attempts: expected an integer from 1 to 20",
+        "20: nodes.f.model: there is no model \"nobody\"",
+        "21: nodes.g.kind: \"agent\" is not supported yet",
+        "22: nodes.h.before: \"zzz\" is neither a node nor a tool",
+        "23: nodes.i.script: expected a file inside the agent's folder",
+        "26: edges[1].to: there is no node \"zz\"; expected END or one of a, b, c",
+        "27: edges[2].when: when:2: unexpected symbol",
+        "28: edges[3].form: unknown key",
+        "28: edges[3]: \"from\" is missing"};
     for (const auto& wanted : expected) {
         const bool there = std::any_of(found.begin(), found.end(), [&](const auto& problem) {
             return problem.starts_with(wanted);
@@ -206,6 +210,46 @@ edges:
             std::cerr << problem << '\n';
         }
     }
+}
+
+constexpr const char* kMcp = R"(agent: remote
+models:
+  main: {provider: fake}
+tools:
+  - {http: tools.yaml}
+  - {mcp: "http://x/mcp"}
+nodes:
+  assistant: {kind: model, model: main, tools: [get_hours, book]}
+  act:       {kind: tools, tools: CHOICE}
+  confirm:   {kind: interrupt, before: [book]}
+edges:
+  - {from: START, to: assistant}
+  - {from: assistant, to: act}
+)";
+
+TEST_F(LoaderTest, ANameThatNoFileKnowsMayBeAServers) {
+    auto drivers = factories();
+    const auto server = std::make_shared<FakeSource>();
+    drivers.tools["mcp"] =
+        [&](const Json&, const fs::path&) -> base::Result<std::shared_ptr<tools::ToolSource>> {
+        return {server};
+    };
+    const auto load_with = [&](const std::string& choice) {
+        std::string text{kMcp};
+        text.replace(text.find("CHOICE"), 6, choice);
+        write("one/agent.yaml", text);
+        return load_agents(folder, drivers, variables);
+    };
+    const auto loaded = load_with("[book]");
+    for (const auto& problem : loaded.problems) {
+        ADD_FAILURE() << problem.to_string();
+    }
+    ASSERT_EQ(loaded.graphs.size(), 1U);
+    EXPECT_EQ(loaded.graphs[0]->interrupt_when.size(), 1U);
+    EXPECT_EQ(server->loads, 0) << "nothing is asked before anything runs";
+    const auto refused = load_with("[\"no name\"]");
+    ASSERT_EQ(refused.problems.size(), 1U);
+    EXPECT_EQ(refused.problems[0].text, "nodes.act.tools: there is no tool \"no name\"");
 }
 
 TEST_F(LoaderTest, NamesUnreachableNodesAndMissingStart) {

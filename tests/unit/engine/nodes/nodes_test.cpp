@@ -28,6 +28,10 @@ Json ai_with_calls(const Json& calls) {
     return Json{{"type", "ai"}, {"content", ""}, {"id", "ai1"}, {"tool_calls", calls}};
 }
 
+ToolSelection known(tools::ToolSet tools) {
+    return ToolSelection{std::move(tools)};
+}
+
 struct NodesTest : ::testing::Test {
     graph::RunResult run(std::shared_ptr<const graph::Node> body,
                          Json input,
@@ -68,7 +72,7 @@ TEST_F(NodesTest, ModelGetsPromptMessagesAndTools) {
     spec.model = model;
     spec.system =
         *PromptTemplate::parse("{{topic}} <&> {{config.user}}{{#now.date}}!{{/now.date}}");
-    spec.tools = Json::array({Json{{"name", "t"}}});
+    spec.tools = known({std::make_shared<FakeTool>("t", tools::ToolAnswer{})});
     const auto result =
         run(make_model_node(spec), Json{{"messages", "hi"}, {"topic", "a \"b\" <c>"}},
             Json{{"user", "ana"}});
@@ -78,7 +82,10 @@ TEST_F(NodesTest, ModelGetsPromptMessagesAndTools) {
     const auto& request = model->requests[0];
     EXPECT_EQ(request.messages[0], (Json{{"type", "system"}, {"content", "a \"b\" <c> <&> ana!"}}));
     EXPECT_EQ(request.messages[1]["content"], "hi");
-    EXPECT_EQ(request.tools.size(), 1U);
+    ASSERT_EQ(request.tools.size(), 1U);
+    EXPECT_EQ(
+        request.tools[0],
+        (Json{{"name", "t"}, {"description", "does t"}, {"parameters", {{"type", "object"}}}}));
     EXPECT_FALSE(request.stream);
     EXPECT_EQ(messages()[1]["content"], "hola");
     EXPECT_EQ(host.input_tokens, 11);
@@ -113,8 +120,8 @@ TEST_F(NodesTest, ToolsAnswerEveryCallInOrder) {
     const auto calls = Json::parse(R"([{"name":"good","args":{"a":1},"id":"c1"},
         {"name":"refuses","args":{},"id":"c2"},{"name":"breaks","args":{},"id":"c3"},
         {"name":"absent","args":{},"id":"c4"},{"name":"good","args":{},"id":null}])");
-    const auto result =
-        run(make_tools_node({{good, refuses, breaks}}), Json{{"messages", {ai_with_calls(calls)}}});
+    const auto result = run(make_tools_node({known({good, refuses, breaks})}),
+                            Json{{"messages", {ai_with_calls(calls)}}});
 
     EXPECT_EQ(result.status, RunStatus::success);
     const auto all = messages();
@@ -138,7 +145,7 @@ TEST_F(NodesTest, ToolErrorsFailTheRunIfTheNodeSaysSo) {
     const auto breaks =
         std::make_shared<FakeTool>("breaks", Error{ErrorCode::tool_error, "no answer"});
     const auto calls = Json::parse(R"([{"name":"breaks","args":{},"id":"c3"}])");
-    ToolsNodeSpec spec{{breaks}, true};
+    ToolsNodeSpec spec{known({breaks}), true};
     EXPECT_EQ(run(make_tools_node(spec), Json{{"messages", {ai_with_calls(calls)}}}).error.code,
               ErrorCode::tool_error);
 }

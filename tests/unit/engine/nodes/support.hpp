@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,6 +65,24 @@ private:
     base::Result<tools::ToolAnswer> answer_;
 };
 
+/// A server whose tools are known only when it is asked.
+class FakeSource final : public tools::ToolSource {
+public:
+    [[nodiscard]] const tools::ToolSet* known() const noexcept override { return nullptr; }
+    base::Task<base::Result<std::shared_ptr<const tools::ToolSet>>> load(
+        base::Instant, base::CancelSource&) override {
+        ++loads;
+        if (failure) {
+            co_return *failure;
+        }
+        co_return std::make_shared<const tools::ToolSet>(offered);
+    }
+
+    tools::ToolSet offered;
+    std::optional<base::Error> failure;
+    int loads = 0;
+};
+
 /// Provider "fake" and tools of kind "http", which every name in `names` becomes one of.
 inline Factories fake_factories(std::shared_ptr<FakeModel> model, tools::ToolSet tools) {
     Factories factories;
@@ -83,13 +102,13 @@ inline Factories fake_factories(std::shared_ptr<FakeModel> model, tools::ToolSet
            const std::filesystem::path&) -> base::Result<std::shared_ptr<models::ChatModel>> {
         return base::Error{base::ErrorCode::internal, "not this one"};
     };
-    factories.tools["http"] = [tools](
-                                  const Json& settings,
-                                  const std::filesystem::path&) -> base::Result<tools::ToolSet> {
+    factories.tools["http"] =
+        [tools](const Json& settings,
+                const std::filesystem::path&) -> base::Result<std::shared_ptr<tools::ToolSource>> {
         if (settings["http"] != "tools.yaml") {
             return base::Error{base::ErrorCode::not_found, "no such file", "http"};
         }
-        return tools;
+        return tools::make_static_source(tools);
     };
     return factories;
 }

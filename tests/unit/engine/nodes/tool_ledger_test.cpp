@@ -43,7 +43,7 @@ struct ToolLedger : ::testing::Test {
             {"type", "ai"}, {"content", ""}, {"id", "ai1"}, {"tool_calls", Json::parse(calls)}};
     }
     RunResult run() {
-        const auto graph = make_graph({node("act", make_tools_node({{a, b}, fail_on_error}))},
+        const auto graph = make_graph({node("act", make_tools_node({selection, fail_on_error}))},
                                       {edge(kStart, "act")});
         return run_to_end(graph::run_graph(graph, spec, position, *host));
     }
@@ -85,6 +85,7 @@ struct ToolLedger : ::testing::Test {
 
     std::shared_ptr<FakeTool> a = std::make_shared<FakeTool>("a", tools::ToolAnswer{"A"});
     std::shared_ptr<FakeTool> b = std::make_shared<FakeTool>("b", tools::ToolAnswer{"B"});
+    ToolSelection selection{tools::ToolSet{a, b}};
     bool fail_on_error = false;
     Position position{graph::test::usual_channels()};
     std::optional<RecordingHost> host;
@@ -111,6 +112,17 @@ TEST_F(ToolLedger, WhatOnlyReadsIsNotRecorded) {
     EXPECT_EQ(host->tool_call_writes, 0);
     EXPECT_TRUE(host->tool_calls.empty());
     EXPECT_EQ(answers().size(), 2U);
+}
+
+TEST_F(ToolLedger, ACallOfAToolThatIsOfferedNoMoreIsUnknownToo) {
+    (void)die_in(*a);
+    next_run();
+    selection = ToolSelection{tools::ToolSet{b}};
+    EXPECT_EQ(run().status, RunStatus::success);
+    ASSERT_EQ(answers().size(), 2U);
+    EXPECT_NE(answers()[0]["content"].get<std::string>().find("not known whether"),
+              std::string::npos)
+        << answers()[0];
 }
 
 TEST_F(ToolLedger, NothingIsCalledThatCouldNotBeRecorded) {
@@ -264,7 +276,7 @@ TEST_F(ToolLedger, ANodesRetryRepeatsNothingThatWasAnswered) {
             b->answer_with(tools::ToolAnswer{"B"});
         }
     };
-    auto act = node("act", make_tools_node({{a, b}, true}));
+    auto act = node("act", make_tools_node({selection, true}));
     act.retry.attempts_max = 3;
     act.retry.first_wait = std::chrono::milliseconds{1};
     const auto graph = make_graph({act}, {edge(kStart, "act")});

@@ -84,5 +84,21 @@ TEST(ValidateArgs, BoundsDepthAndWhatItQuotes) {
     EXPECT_LT(checked.error().message.size(), 200U);
 }
 
+TEST(ValidateArgs, AllowsWhatASchemaDoesNotRuleOutIfItMaySayMore) {
+    const auto allowed = [](const char* schema, const char* args) {
+        return validate_args(Json::parse(schema), Json::parse(args), Unlisted::allowed).has_value();
+    };
+    EXPECT_TRUE(allowed(R"({"properties":{"a":{"type":"string"}}})", R"({"a":"x","b":1})"));
+    EXPECT_FALSE(allowed(R"({"properties":{"a":{"type":"string"}}})", R"({"a":1,"b":1})"));
+    EXPECT_TRUE(allowed(R"({"allOf":[{"properties":{"b":{}}}]})", R"({"b":1})"));
+    EXPECT_TRUE(allowed(R"({"$ref":"#/$defs/x"})", R"({"b":1})"));
+    EXPECT_FALSE(allowed(R"({"properties":{},"additionalProperties":false})", R"({"b":1})"));
+    EXPECT_TRUE(
+        allowed(R"({"patternProperties":{"^b":{}},"additionalProperties":false})", R"({"b":1})"));
+    EXPECT_FALSE(allowed(R"({"additionalProperties":{"type":"string"}})", R"({"b":1})"));
+    EXPECT_TRUE(
+        allowed(R"({"properties":{"a":{"items":{"properties":{"c":{}}}}}})", R"({"a":[{"d":1}]})"));
+}
+
 }  // namespace
 }  // namespace heddle::tools

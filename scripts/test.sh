@@ -18,10 +18,10 @@ usage: ./heddle test [SUITE...]     (no suite: all of them)
   unit         each layer alone
   conformance  every storage driver against the one suite
   sim          engines, network and database simulated from seeds: a minute (HEDDLE_SIM_SECONDS)
-  integration  real nginx, engines, Postgres
+  integration  real nginx, engines, Postgres, an MCP server (needs the Python package index once)
   scenarios    what users measured elsewhere
   chaos        one round of every nemesis of ./heddle chaos, and whether its checker sees faults
-  compat       the official JavaScript SDK, unmodified (needs the npm registry once)
+  compat       the official SDKs, unmodified (needs the npm registry and the Python package index once)
   asan         unit and conformance with AddressSanitizer and UBSan, and the module in a real nginx
   tsan         unit with ThreadSanitizer
   fuzz         60 s of hostile frames for shared/wire, with clang's libFuzzer

@@ -12,6 +12,7 @@
 #include "engine/storage/postgres/postgres_store.hpp"
 #include "engine/storage/sqlite/sqlite_store.hpp"
 #include "engine/tools/http/http_tools.hpp"
+#include "engine/tools/mcp/mcp_tools.hpp"
 
 namespace heddle::app {
 namespace {
@@ -98,6 +99,9 @@ nodes::Factories make_factories(net::HttpClient& http,
     factories.tools["http"] = [&http, &metrics](const Json& settings,
                                                 const std::filesystem::path& base_dir) {
         return fixed(tools::make_http_tools(http, metrics, settings, base_dir));
+    };
+    factories.tools["mcp"] = [&http, &metrics](const Json& settings, const std::filesystem::path&) {
+        return tools::make_mcp_source(http, metrics, settings);
     };
     return factories;
 }

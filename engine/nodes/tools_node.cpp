@@ -20,6 +20,7 @@ using base::Result;
 using base::Task;
 
 constexpr std::size_t kCallsMax = 64;
+constexpr int kRepeatsMax = 2;
 
 // What the model reads. It must not take an outcome that is not known for a failure.
 constexpr std::string_view kUnknown =
@@ -319,30 +320,66 @@ private:
         }
     }
 
-    Task<> call_tool(graph::NodeContext& context, PlannedCall& call) const {
+    static Task<Result<tools::ToolAnswer>> try_once(graph::NodeContext& context,
+                                                    const PlannedCall& call) {
         tools::ToolCall request;
         request.id = call.id;
         request.args = call.args;
         request.deadline = context.deadline();
         request.idempotency_key = key_of(context, call.number);
-        auto answer = co_await call.tool->call(std::move(request), context.cancel());
+        co_return co_await call.tool->call(std::move(request), context.cancel());
+    }
+
+    static bool was_stopped(graph::NodeContext& context, const Error& error) {
+        return context.cancel().is_cancelled() || error.code == ErrorCode::cancelled ||
+               error.code == ErrorCode::interrupted;
+    }
+
+    // It was made, and nobody knows what came of it.
+    static bool is_unknown(const PlannedCall& call, const Error& error) {
+        return call.is_recorded() &&
+               (error.code == ErrorCode::timeout || error.code == ErrorCode::in_doubt);
+    }
+
+    Task<> call_tool(graph::NodeContext& context, PlannedCall& call) const {
+        auto answer = co_await try_once(context, call);
+        for (int more = kRepeatsMax; more > 0 && may_repeat(context, call, answer); --more) {
+            answer = co_await try_once(context, call);
+        }
         if (answer) {
             call.answer = std::move(*answer);
         } else {
             const Error& error = answer.error();
-            const bool stopped = context.cancel().is_cancelled() ||
-                                 error.code == ErrorCode::cancelled ||
-                                 error.code == ErrorCode::interrupted;
-            if (stopped || spec_.fail_on_error) {
+            if (was_stopped(context, error) || spec_.fail_on_error) {
                 call.fatal = error;
                 co_return;
             }
-            call.answer = tools::ToolAnswer{
-                fmt::format("Error: {}\n Please fix your mistakes.", error.message), true};
+            if (is_unknown(call, error)) {
+                if (call.tool->spec().on_unknown == tools::OnUnknown::ask) {
+                    // Its record stays without an answer, for whoever gets the decision.
+                    call.question = question_about(context, call, context.run_id());
+                    co_return;
+                }
+                call.answer = tools::ToolAnswer{std::string{kUnknown}, true};
+            } else {
+                call.answer = tools::ToolAnswer{
+                    fmt::format("Error: {}\n Please fix your mistakes.", error.message), true};
+            }
         }
         if (call.is_recorded()) {
             context.record_answer(call.number, encode_answer(*call.answer));
         }
+    }
+
+    // With the same key a tool that honours it acts once, however often it is called.
+    [[nodiscard]] bool may_repeat(graph::NodeContext& context,
+                                  const PlannedCall& call,
+                                  const Result<tools::ToolAnswer>& answer) const {
+        return !answer && !spec_.fail_on_error && !was_stopped(context, answer.error()) &&
+               is_unknown(call, answer.error()) &&
+               call.tool->spec().on_unknown == tools::OnUnknown::retry &&
+               (context.deadline() == base::Instant{} ||
+                base::system_clock().now() < context.deadline());
     }
 
     ToolsNodeSpec spec_;

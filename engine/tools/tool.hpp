@@ -37,6 +37,11 @@ struct ToolSpec {
     /// Calls are recorded before they are made: all but those of tools that only read.
     bool recorded = true;
     OnUnknown on_unknown = OnUnknown::fail;  ///< of recorded calls
+
+    /// Nobody could tell if the transport made a call twice: see net::HttpRequest::once.
+    [[nodiscard]] bool is_called_once() const noexcept {
+        return recorded && on_unknown != OnUnknown::retry;
+    }
 };
 
 struct ToolCall {
@@ -58,7 +63,8 @@ public:
     virtual ~Tool() = default;
     [[nodiscard]] virtual const ToolSpec& spec() const noexcept = 0;
     /// @return invalid_argument  args do not fit the schema (field names the property)
-    ///         tool_error, timeout, unavailable, cancelled
+    ///         timeout, in_doubt  it was sent and no answer came: it may have been carried out
+    ///         tool_error, unavailable, cancelled
     virtual base::Task<base::Result<ToolAnswer>> call(ToolCall call,
                                                       base::CancelSource& cancel) = 0;
 };

@@ -134,8 +134,9 @@ class Clinic(Server):
 class ToolServer(Server):
     """tests/support/tool_server.py: tools over HTTP that count what arrives."""
 
-    def __init__(self, folder):
-        super().__init__("tools", [PYTHON, "-u", ROOT / "tests/support/tool_server.py"], folder)
+    def __init__(self, folder, name="tools", command=None):
+        super().__init__(name, command or [PYTHON, "-u", ROOT / "tests/support/tool_server.py"],
+                         folder)
 
     def hold(self, *names):
         get_json(self.url + "/hold", data=json.dumps({"names": names}).encode())
@@ -147,6 +148,23 @@ class ToolServer(Server):
         """What has arrived, in order; of one tool if it is named."""
         return [call for call in get_json(self.url + "/calls")
                 if name is None or call["name"] == name]
+
+
+class McpServer(ToolServer):
+    """tests/support/mcp_server.py: the same over MCP, with the SDK that HEDDLE_MCP_SDK names.
+
+    port   of a server that was promised to others before it starts
+    """
+
+    def __init__(self, folder, options=(), port=0):
+        python = pathlib.Path(os.environ["HEDDLE_MCP_SDK"]) / "bin/python"
+        super().__init__(folder, "mcp", [python, "-u", "-B", ROOT / "tests/support/mcp_server.py",
+                                         *options])
+        self.command[-1] = str(port)
+
+    def openings(self):
+        """How often a session was asked for."""
+        return get_json(self.url + "/openings")
 
 
 class Engine(Service):

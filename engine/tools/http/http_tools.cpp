@@ -177,8 +177,7 @@ private:
             request.body = base::dump_json(body);
             request.headers.emplace_back("content-type", "application/json");
         }
-        // A tool that honours the key may get the call twice; for any other nobody could tell.
-        request.once = operation_.spec.recorded && operation_.spec.on_unknown != OnUnknown::retry;
+        request.once = operation_.spec.is_called_once();
         request.deadline = deadline;
         request.idle_timeout = backend_->settings.timeout;
         request.response_bytes_max = backend_->settings.answer_bytes_max;
@@ -209,6 +208,7 @@ private:
             case ErrorCode::unavailable:
             case ErrorCode::overloaded:
             case ErrorCode::cancelled:
+            case ErrorCode::in_doubt:
                 return {error.code, fmt::format("{}: {}", name, error.message)};
             default:
                 return {ErrorCode::tool_error, fmt::format("{}: {}", name, error.message)};

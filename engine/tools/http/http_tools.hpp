@@ -27,7 +27,7 @@ namespace heddle::tools {
 ///   2xx          ToolAnswer, content is the body
 ///   3xx, 4xx     ToolAnswer with is_error and the body
 ///   5xx, no answer   what is not recorded is repeated within the deadline (at most 3 times), then
-///                tool_error | timeout | unavailable
+///                tool_error | timeout | in_doubt | unavailable
 /// `http` and `metrics` outlive the tools.
 /// @return not_found, invalid_argument with `field` naming the operation and what was expected
 base::Result<ToolSet> make_http_tools(net::HttpClient& http,

@@ -48,6 +48,7 @@ TEST(MakeFactories, HasEveryDriver) {
     EXPECT_TRUE(factories.models.contains("openai"));
     EXPECT_TRUE(factories.models.contains("scripted"));
     EXPECT_TRUE(factories.tools.contains("http"));
+    EXPECT_TRUE(factories.tools.contains("mcp"));
     EXPECT_TRUE(factories.models.contains(factories.auto_provider)) << factories.auto_provider;
 }
 

@@ -259,12 +259,51 @@ TEST_F(ToolLedger, WhatIsAnsweredOfSeveralQuestionsIsNotAskedAgain) {
 }
 
 TEST_F(ToolLedger, FailuresThatTheModelIsToldAreAnswersToo) {
-    a->answer_with(Error{ErrorCode::timeout, "took too long"});
+    a->answer_with(Error{ErrorCode::tool_error, "HTTP status 500"});
     (void)die_in(*b);
     EXPECT_EQ(run().status, RunStatus::success);
     EXPECT_EQ(a->calls.size(), 1U);
-    EXPECT_EQ(answers()[0]["content"], "Error: took too long\n Please fix your mistakes.");
+    EXPECT_EQ(answers()[0]["content"], "Error: HTTP status 500\n Please fix your mistakes.");
     EXPECT_EQ(answers()[0]["status"], "error");
+}
+
+TEST_F(ToolLedger, ACallWithoutAnAnswerGoesByItsPolicyAtOnce) {
+    for (const auto code : {ErrorCode::timeout, ErrorCode::in_doubt}) {
+        a->calls.clear();
+        b->calls.clear();
+        position = Position{graph::test::usual_channels()};
+        new_host();
+        a->answer_with(Error{code, "no answer"});
+        b->answer_with(Error{code, "no answer"});
+        b->own_spec().on_unknown = OnUnknown::retry;
+        b->on_call = [this] {
+            if (b->calls.size() == 2) {
+                b->answer_with(tools::ToolAnswer{"B"});
+            }
+        };
+        EXPECT_EQ(run().status, RunStatus::success);
+        EXPECT_EQ(a->calls.size(), 1U) << "fail: the model finds out what is true";
+        EXPECT_NE(answers()[0]["content"].get<std::string>().find("not known"), std::string::npos);
+        ASSERT_EQ(b->calls.size(), 2U) << "retry: once more";
+        EXPECT_EQ(b->calls[0].idempotency_key, b->calls[1].idempotency_key);
+        EXPECT_EQ(answers()[1]["content"], "B");
+    }
+}
+
+TEST_F(ToolLedger, ACallWithoutAnAnswerIsAskedAboutAtOnce) {
+    b->own_spec().on_unknown = OnUnknown::ask;
+    b->answer_with(Error{ErrorCode::timeout, "no answer"});
+    const auto asked = run();
+    EXPECT_EQ(asked.status, RunStatus::interrupted);
+    const auto question = question_of(asked);
+    EXPECT_EQ(question["value"]["tool"], "b");
+    next_run();
+    spec.resume = {
+        {question["id"].get<std::string>(), Json{{"action", "result"}, {"content", "by hand"}}}};
+    EXPECT_EQ(run().status, RunStatus::success);
+    EXPECT_EQ(a->calls.size(), 1U) << "its answer is on record";
+    EXPECT_EQ(b->calls.size(), 1U);
+    EXPECT_EQ(answers()[1]["content"], "by hand");
 }
 
 TEST_F(ToolLedger, ANodesRetryRepeatsNothingThatWasAnswered) {

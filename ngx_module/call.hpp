@@ -65,9 +65,9 @@ struct Call {
     std::size_t part_turn = 0;
 
     // The response on its way to the client.
-    std::uint64_t epoch = 0;
-    bool head_sent = false;  ///< to the client
-    bool answering = false;  ///< the present engine has sent a head
+    std::uint64_t epoch = 0;  ///< the highest of the thread that an engine has named
+    bool head_sent = false;   ///< to the client
+    bool answering = false;   ///< the present engine has sent a head
     bool is_event_stream = false;
     bool between_events = true;     ///< the bytes so far end where an event ends
     bool body_begun = false;        ///< more than white space has been sent of another body

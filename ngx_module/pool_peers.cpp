@@ -311,26 +311,8 @@ void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
     }
     ngx_connection_t* c = call->request->connection;
     ngx_http_set_log_request(c->log, call->request);
-    const bool ok = guarded(c->log, "answering", [&] {
-        if (auto* head = std::get_if<wire::Head>(&message)) {
-            respond_head(*call, std::move(*head));
-        } else if (auto* data = std::get_if<wire::Data>(&message)) {
-            respond_data(*call, std::move(*data));
-        } else if (const auto* end = std::get_if<wire::End>(&message)) {
-            respond_end(*call, *end);
-        } else if (const auto* accepted = std::get_if<wire::Accepted>(&message)) {
-            call->accepted = true;
-            call->tried = 0;  // who did not want to begin the run may still go on with it
-            call->epoch = std::max(call->epoch, accepted->epoch);
-            ngx_add_timer(&call->timeout.event, call->conf->read_timeout);
-        } else if (call->answering) {
-            count(channel.figures().frames_dropped);  // too late to send it elsewhere
-        } else if (const auto* moved = std::get_if<wire::Moved>(&message)) {
-            on_moved(*call, channel, *moved);
-        } else if (std::holds_alternative<wire::Refused>(message)) {
-            on_refused(*call, channel);
-        }
-    });
+    const bool ok =
+        guarded(c->log, "answering", [&] { act_on(*call, channel, std::move(message)); });
     if (!ok) {
         call = worker_.inflight().find(id);
         if (call != nullptr) {
@@ -342,13 +324,55 @@ void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
     ngx_http_run_posted_requests(c);
 }
 
+void PoolPeers::act_on(Call& call, Channel& channel, wire::EngineMessage&& message) {
+    auto* head = std::get_if<wire::Head>(&message);
+    const auto* accepted = std::get_if<wire::Accepted>(&message);
+    if (head != nullptr || accepted != nullptr) {
+        const bool ended = head != nullptr && head->last;
+        const std::uint64_t epoch = head != nullptr ? head->epoch : accepted->epoch;
+        if (epoch != 0 && epoch < call.epoch && !call.answering) {
+            on_stale(call, channel, ended);
+            return;
+        }
+        call.epoch = std::max(call.epoch, epoch);
+    }
+    if (head != nullptr) {
+        respond_head(call, std::move(*head));
+    } else if (auto* data = std::get_if<wire::Data>(&message)) {
+        respond_data(call, std::move(*data));
+    } else if (const auto* end = std::get_if<wire::End>(&message)) {
+        respond_end(call, *end);
+    } else if (accepted != nullptr) {
+        call.accepted = true;
+        call.tried = 0;  // who did not want to begin the run may still go on with it
+        ngx_add_timer(&call.timeout.event, call.conf->read_timeout);
+    } else if (call.answering) {
+        count(channel.figures().frames_dropped);  // too late to send it elsewhere
+    } else if (const auto* moved = std::get_if<wire::Moved>(&message)) {
+        on_moved(call, channel, *moved);
+    } else if (std::holds_alternative<wire::Refused>(message)) {
+        on_refused(call, channel);
+    }
+}
+
+void PoolPeers::on_stale(Call& call, Channel& channel, bool ended) {
+    count(channel.figures().frames_dropped);
+    release(call, !ended, false);  // whatever else it says of this is for an unknown id
+    if (!call.accepted && call.hop >= hops_max()) {
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable,
+                    "no engine has the newest state of this thread", 1});
+        return;
+    }
+    send_on(call, channel);
+}
+
 void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved) {
     count(channel.figures().moved);
     release(call, false);
     call.hop++;
     Channel* owner = find_endpoint(moved.endpoint);
     // The number of hops bounds what two engines that name each other can cost.
-    const bool hops_left = call.hop <= 2 * channels_.size() + 2;
+    const bool hops_left = call.hop <= hops_max();
     const bool usable = owner != nullptr && owner->is_usable();
     if (!hops_left && call.accepted) {
         call.unsent |= bit_of(channel);
@@ -415,7 +439,7 @@ void PoolPeers::lose(Call& call) {
         return;
     }
     call.hop++;
-    if (!call.accepted && call.hop > 2 * channels_.size() + 2) {
+    if (!call.accepted && call.hop > hops_max()) {
         fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
         return;
     }

@@ -63,6 +63,10 @@ private:
     /// An engine that has not had the call, and may be able to take it soon.
     [[nodiscard]] bool is_worth_waiting(const Call& call) const noexcept;
     void retry_waiting();
+    [[nodiscard]] std::size_t hops_max() const noexcept { return 2 * channels_.size() + 2; }
+    void act_on(Call& call, Channel& channel, wire::EngineMessage&& message);
+    /// It has lost the thread since: what it says of the call counts for nothing.
+    void on_stale(Call& call, Channel& channel, bool ended);
     void on_moved(Call& call, Channel& channel, const wire::Moved& moved);
     void on_refused(Call& call, Channel& channel);
     /// Its engine is lost: to the next one if that can do no harm, else an error to the client.

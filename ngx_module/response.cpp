@@ -277,10 +277,6 @@ void respond_head(Call& call, wire::Head&& head) {
         fail_protocol(call, "a second head");
         return;
     }
-    if (head.epoch != 0 && head.epoch < call.epoch) {
-        return;  // of an engine that has lost the thread since
-    }
-    call.epoch = std::max(call.epoch, head.epoch);
     call.answering = true;
     if (call.head_sent) {
         go_on(call, std::move(head));

@@ -92,7 +92,7 @@ run_suite() {
         export UBSAN_OPTIONS=print_stacktrace=1
         run_ctest asan-unit asan -L '^unit$' -j 2
         run_ctest asan-conformance asan -L '^conformance$' -R 'memory|sqlite|postgres$' -j 2
-        run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams'
+        run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams|edge_frames'
         unset ASAN_OPTIONS UBSAN_OPTIONS ;;
     tsan)
         build tsan tsan heddle-unit || return 0

@@ -17,6 +17,7 @@ import pytest
 
 from api_client import SseReader, connect, eventually, human, run_of, text_of
 from clusters import run, slow_cluster
+from silent_reader import SilentReader
 
 MB = 1 << 20
 LARGE = 20 * MB
@@ -71,44 +72,6 @@ async def test_the_head_comes_before_the_model_answers(api, server):
 
 
 # ---- readers that do not read, clients that go
-
-
-class SilentReader:
-    """Sends a request over a socket with a small buffer and does not read the answer."""
-
-    def __init__(self, url, path, body):
-        target = urllib.parse.urlsplit(url)
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        self.socket.settimeout(60)
-        self.socket.connect((target.hostname, target.port))
-        data = json.dumps(body).encode()
-        self.socket.sendall(f"POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n"
-                            f"content-type: application/json\r\n"
-                            f"content-length: {len(data)}\r\n\r\n".encode() + data)
-
-    def read_all(self):
-        """Everything, at last. Returns (head, body without chunk framing)."""
-        received = bytearray()
-        while piece := self.socket.recv(1 << 18):
-            received += piece
-        head, _, body = bytes(received).partition(b"\r\n\r\n")
-        return head.decode(), dechunked(body) if b"chunked" in head.lower() else body
-
-    def close(self):
-        self.socket.close()
-
-
-def dechunked(body):
-    pieces = []
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        length = int(size, 16)
-        if length == 0:
-            return b"".join(pieces)
-        pieces.append(body[:length])
-        body = body[length + 2:]
-    raise AssertionError("the chunked body was broken off")
 
 
 async def in_pool(function, *arguments):

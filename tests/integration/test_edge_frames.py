@@ -1,0 +1,97 @@
+"""What nginx makes of engines whose frames no real engine sends on demand: those of one that has lost
+the thread. The engines are of tests/support/fake_engine.py."""
+import json
+
+import pytest
+
+from fake_engine import FakeCluster
+from local.processes import wait_until
+from silent_reader import SilentReader
+from wire_client import CANCEL, REFUSED, REQUEST
+
+SECONDS = 20.0
+THREAD = "01890a5d-ac96-774b-bcce-b302099a8057"
+STREAM = f"/threads/{THREAD}/runs/stream"
+RUN = {"assistant_id": "echo", "input": {}}
+HEADERS, RUN_ID, HOP, IS_ACCEPTED = 4, 6, 9, 12
+DETACH = 1
+
+
+def event(number, text=""):
+    return f'event: values\ndata: "{text}"\nid: {number}\n\n'.encode()
+
+
+def header_of(request, name):
+    names = request.fields[HEADERS]
+    return dict(zip(names[::2], names[1::2])).get(name)
+
+
+def is_idle(cluster):
+    return all(engine["in_flight"] == 0 for engine in cluster.engine_status())
+
+
+# ---- engines that have lost the thread
+
+
+def handed_on(cluster, epoch):
+    """A wait that one engine has accepted and given up. Returns the client, and the next engine with
+    what it was asked."""
+    client = SilentReader(cluster.url, "/runs/wait", RUN)
+    first, asked = cluster.take(REQUEST)
+    first.accept(asked.id, epoch)
+    first.send(REFUSED, asked.id, {1: "unavailable"})
+    second, again = cluster.take(REQUEST)
+    assert second is not first and again.fields[IS_ACCEPTED] is True
+    return client, second, again
+
+
+def test_an_answer_of_an_older_epoch_is_looked_for_elsewhere(tmp_path):
+    with FakeCluster(tmp_path, engines=2) as cluster:
+        client, stale, asked = handed_on(cluster, 5)
+        stale.answer(asked.id, {"from": "stale"}, epoch=4)
+        owner, again = cluster.take(REQUEST)
+        assert again.fields[IS_ACCEPTED] is True
+        assert again.fields[RUN_ID] == asked.fields[RUN_ID]
+        assert again.fields[HOP] == asked.fields[HOP] + 1
+        owner.accept(again.id, 6)
+        owner.answer(again.id, {"from": "owner"}, epoch=6)
+        head, body = client.read_all()
+        assert " 200 " in head.splitlines()[0] and json.loads(body) == {"from": "owner"}
+        assert stale.find(CANCEL) is None, "it has said its last"
+        assert sum(engine["frames_dropped"] for engine in cluster.engine_status()) == 1
+
+
+def test_an_answer_of_the_same_epoch_is_the_answer(tmp_path):
+    with FakeCluster(tmp_path, engines=2) as cluster:
+        client, second, asked = handed_on(cluster, 5)
+        second.answer(asked.id, {"from": "second"}, epoch=5)
+        assert json.loads(client.read_all()[1]) == {"from": "second"}
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+def test_a_stream_of_an_older_epoch_is_passed_over(tmp_path, accepts):
+    """The client gets one stream, without a trace of the engine that did not know."""
+    with FakeCluster(tmp_path, engines=2) as cluster:
+        client = SilentReader(cluster.url, STREAM, RUN)
+        first, asked = cluster.take(REQUEST)
+        first.accept(asked.id, 5)
+        first.begin_stream(asked.id, event(1), epoch=5)
+        first.data(asked.id, event(2))
+        first.end(asked.id, "unavailable")
+
+        stale, asked = cluster.take(REQUEST)
+        assert stale is not first
+        if accepts:
+            stale.accept(asked.id, 4)
+        stale.begin_stream(asked.id, event(3, "stale"), epoch=4)
+        stale.data(asked.id, event(4, "stale"))
+        assert stale.take(CANCEL, asked.id).fields.get(DETACH) is True, "its run is not cancelled"
+        stale.data(asked.id, event(5, "stale"))
+        stale.end(asked.id)
+
+        owner, asked = cluster.take(REQUEST)
+        assert header_of(asked, b"last-event-id") == b"2"
+        owner.accept(asked.id, 6)
+        owner.begin_stream(asked.id, event(3), epoch=6)
+        owner.end(asked.id)
+        assert client.read_all()[1] == event(1) + event(2) + event(3)

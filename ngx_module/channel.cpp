@@ -206,9 +206,20 @@ bool Channel::try_send(std::string frame) {
     if (!ready_ || frame.empty() || out_.bytes() + frame.size() > room) {
         return false;
     }
+    push(std::move(frame));
+    return true;
+}
+
+void Channel::send_cancel(const wire::Cancel& cancel) {
+    std::string frame = wire::encode(wire::EdgeMessage{cancel});
+    if (ready_ && !frame.empty()) {
+        push(std::move(frame));
+    }
+}
+
+void Channel::push(std::string frame) {
     out_.push(std::move(frame));
     post_flush();
-    return true;
 }
 
 void Channel::flush() {

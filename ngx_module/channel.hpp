@@ -28,6 +28,10 @@ public:
     /// Queues a frame; all of one turn of the event loop leave in one write at its end.
     /// false: the engine is not connected or too much waits for it; nothing was sent.
     [[nodiscard]] bool try_send(std::string frame);
+    /// The same for a Cancel, which always has room. What these can take beyond the bound of the
+    /// rest is bounded: while no request gets in, there is one for each that is open, and no more.
+    /// Without a connection there is nothing to cancel: the engine has let go.
+    void send_cancel(const wire::Cancel& cancel);
     /// Twice a second: hello, ping, and the verdict on silence.
     void tick(bool ping);
     /// An engine that would not say who it is, or says it in another version, is not used.
@@ -70,6 +74,7 @@ private:
     void receive_all();
     /// @return false if the connection is no more
     bool handle_received();
+    void push(std::string frame);
     void flush();
     void post_flush() noexcept;
 

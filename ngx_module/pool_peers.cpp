@@ -265,9 +265,7 @@ void PoolPeers::release(Call& call, bool tell_engine, bool client_left) noexcept
         in_flight.store(in_flight.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
         // An engine that has answered early still waits for the rest of the body.
         if (tell_engine || call.body_left > 0) {
-            // If there is no room for so little, the engine ends it by its own deadlines.
-            (void)call.channel->try_send(
-                wire::encode(wire::EdgeMessage{wire::Cancel{call.id, !client_left}}));
+            call.channel->send_cancel({call.id, !client_left});
         }
     }
     call.id = 0;

@@ -1,6 +1,9 @@
 """What nginx makes of engines whose frames no real engine sends on demand: those of one that has lost
-the thread. The engines are of tests/support/fake_engine.py."""
+the thread, and of one that does not read. The engines are of tests/support/fake_engine.py."""
 import json
+import socket
+import time
+import urllib.parse
 
 import pytest
 
@@ -95,3 +98,54 @@ def test_a_stream_of_an_older_epoch_is_passed_over(tmp_path, accepts):
         owner.begin_stream(asked.id, event(3), epoch=6)
         owner.end(asked.id)
         assert client.read_all()[1] == event(1) + event(2) + event(3)
+
+
+# ---- engines that do not read
+
+BODIES, BODY_BYTES = 24, 2 << 20  # more than the 16 MB that may wait for one engine
+SMALL, SMALL_BYTES = 5200, 850    # more than the 4 MB for frames of at most 1024 bytes
+
+
+def small_requests(url):
+    """Clients with requests that fill the room for small frames, and more of them than it holds."""
+    target = urllib.parse.urlsplit(url)
+    fill = "x" * SMALL_BYTES
+    clients = []
+    for number in range(SMALL):
+        client = socket.create_connection((target.hostname, target.port))
+        client.sendall(f"GET /threads/{number} HTTP/1.1\r\nhost: h\r\nx-fill: {fill}\r\n\r\n".encode())
+        clients.append(client)
+    return clients
+
+
+def test_cancels_are_not_lost_for_lack_of_room(tmp_path):
+    """An engine that stands still: its queue fills up, its clients leave, it goes on."""
+    with FakeCluster(tmp_path, frames_max=1,
+                     location="heddle_connect_timeout 60s; client_body_buffer_size 4m;") as cluster:
+        (engine,) = cluster.engines
+        wait_until(lambda: cluster.engine_status()[0]["state"] == "up", "it is known", SECONDS)
+        engine.stop_reading()
+        clients = [SilentReader(cluster.url, "/runs/wait", {"input": "x" * BODY_BYTES})
+                   for _ in range(BODIES)]
+        clients += small_requests(cluster.url)
+        seen = {"requests": 0, "at": time.monotonic()}
+
+        def is_full():
+            (status,) = cluster.engine_status()
+            assert status["state"] == "up"
+            if status["requests"] != seen["requests"]:
+                seen.update(requests=status["requests"], at=time.monotonic())
+            return seen["requests"] > BODIES and time.monotonic() - seen["at"] > 1.0
+        wait_until(is_full, "nothing more can be sent to it", 60)
+        assert seen["requests"] < BODIES + SMALL, "there was room for all of them"
+        for client in clients:
+            client.close()
+        wait_until(lambda: is_idle(cluster), "nginx knows that they have left", SECONDS)
+        engine.read_on()
+
+        def all_cancelled():
+            asked = {frame.id for frame in engine.of(REQUEST)}
+            return len(asked) == seen["requests"] and \
+                asked == {frame.id for frame in engine.of(CANCEL)}
+        wait_until(all_cancelled, "every request that came is cancelled", 60)
+        assert cluster.engine_status()[0]["failures"] == 0

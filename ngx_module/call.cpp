@@ -18,6 +18,9 @@ Call::~Call() {
     if (peers != nullptr) {
         peers->release(*this, true);
     }
+    if (stream.prev != nullptr) {
+        ngx_queue_remove(&stream);
+    }
     free_memory(busy);
     free_memory(free);
 }

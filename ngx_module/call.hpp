@@ -79,6 +79,8 @@ struct Call {
     ngx_chain_t* free = nullptr;
     ngx_chain_t* busy = nullptr;
 
+    ngx_queue_t stream{};  ///< among the event streams of its worker and pool; prev null: not one
+
     CallTimer timeout{};  ///< connect_timeout while waiting, then read_timeout
     CallTimer pump{};     ///< goes on with the body or with a grant that did not fit
 };

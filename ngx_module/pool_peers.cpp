@@ -65,6 +65,7 @@ PoolPeers::PoolPeers(Worker& worker, PoolConf& conf)
         own_figures_ = std::make_unique<EngineFigures[]>(engines.size());
         figures = own_figures_.get();
     }
+    ngx_queue_init(&streams_);
     for (std::size_t i = 0; i < engines.size(); i++) {
         channels_.push_back(std::make_unique<Channel>(*this, engines[i], i, figures[i]));
     }
@@ -458,12 +459,30 @@ void PoolPeers::on_forgotten(Channel& channel) {
     for_each(ids, [this](Call& call) { lose(call); });
 }
 
-void PoolPeers::end_streams() {
-    const auto ids = worker_.inflight().ids_where([](const Call& call) {
-        return call.is_event_stream && call.head_sent && call.between_events && !call.done &&
-               call.busy == nullptr;
-    });
-    for_each(ids, [](Call& call) { leave_stream(call); });
+void PoolPeers::add_stream(Call& call) noexcept {
+    if (call.stream.prev == nullptr) {
+        ngx_queue_insert_tail(&streams_, &call.stream);
+    }
+}
+
+void PoolPeers::end_streams(bool at_once) {
+    // Each may be gone after its turn, and leaves whichever queue it is in.
+    ngx_queue_t turn;
+    ngx_queue_init(&turn);
+    if (!ngx_queue_empty(&streams_)) {
+        ngx_queue_add(&turn, &streams_);
+        ngx_queue_init(&streams_);
+    }
+    while (!ngx_queue_empty(&turn)) {
+        ngx_queue_t* first = ngx_queue_head(&turn);
+        ngx_queue_remove(first);
+        ngx_queue_insert_tail(&streams_, first);
+        Call& call = *ngx_queue_data(first, Call, stream);
+        ngx_connection_t* c = call.request->connection;
+        ngx_http_set_log_request(c->log, call.request);
+        guarded(c->log, "leaving", [&] { leave_stream(call, at_once); });
+        ngx_http_run_posted_requests(c);
+    }
 }
 
 void PoolPeers::on_engine_up() {

@@ -36,8 +36,11 @@ public:
     /// Its engine says that the run goes on elsewhere: looks for that engine. false: the response
     /// cannot be gone on with, or the call never had a run.
     [[nodiscard]] bool try_go_on(Call& call);
+    /// From now on end_streams() ends it. Until the call is destroyed.
+    void add_stream(Call& call) noexcept;
     /// A worker that is leaving ends its event streams where clients can take them up again.
-    void end_streams();
+    /// @param at_once  wherever they are
+    void end_streams(bool at_once);
 
     // From the channels.
     void on_message(Channel& channel, wire::EngineMessage&& message);
@@ -84,6 +87,7 @@ private:
     std::vector<std::unique_ptr<Channel>> channels_;
     MovedCache moved_;
     std::vector<wire::RequestId> waiting_;
+    ngx_queue_t streams_{};  ///< through Call::stream
     std::size_t turn_ = 0;
 };
 

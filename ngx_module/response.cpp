@@ -288,6 +288,9 @@ void respond_head(Call& call, wire::Head&& head) {
         return;
     }
     call.head_sent = true;
+    if (call.is_event_stream) {
+        call.peers->add_stream(call);
+    }
     if (head.last) {
         call.peers->release(call, false);
     } else {
@@ -377,10 +380,24 @@ void respond_timeout(Call& call) {
     break_response(call, "timeout", "the engine was silent for too long");
 }
 
-void leave_stream(Call& call) {
+void leave_stream(Call& call, bool at_once) {
+    const ngx_http_request_t* r = call.request;
+    if (call.done) {
+        // All of it has come from the engine; nginx waits for the client to take it.
+        if (at_once && (call.busy != nullptr || r->buffered || r->connection->buffered)) {
+            finish(call, NGX_ERROR);
+        }
+        return;
+    }
+    const bool at_rest = call.between_events && call.busy == nullptr;
+    if (!at_rest && !at_once) {
+        return;
+    }
     call.peers->release(call, true, false);
-    // Without an empty line behind it, which some SDKs would take for an event.
-    (void)push(call, kRetrySoon);
+    if (at_rest) {
+        // Without an empty line behind it, which some SDKs would take for an event.
+        (void)push(call, kRetrySoon);
+    }
     finish(call, NGX_ERROR);
 }
 

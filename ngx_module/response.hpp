@@ -22,9 +22,10 @@ void respond_error(Call& call, const ErrorAnswer& answer);
 /// that ends before its time. @param code, message  plain ASCII
 void break_response(Call& call, std::string_view code, std::string_view message);
 
-/// Ends an event stream between two events, because this worker leaves. The connection is cut,
-/// which is what makes the SDKs come back with their last event id.
-void leave_stream(Call& call);
+/// Ends an event stream because this worker leaves, if it is between two events and its client has
+/// them. The connection is cut, which is what makes the SDKs come back with their last event id.
+/// @param at_once  whatever its client has read of it; the rest is lost to this connection
+void leave_stream(Call& call, bool at_once);
 
 /// Lets the engine send as many bytes more as have left for the client. Small grants are saved up.
 void grant_credit(Call& call);

@@ -7,7 +7,10 @@ namespace heddle::ngx {
 
 namespace {
 constexpr ngx_msec_t kTickEvery = 500;
-}
+// How long a leaving worker waits for a stream to come to the end of an event, and for its client
+// to read that.
+constexpr ngx_msec_t kLeaveMax = 3'000;
+}  // namespace
 
 Worker::Worker() : edge_id_{make_uuid_v7().text()} {}
 
@@ -37,10 +40,14 @@ Worker::~Worker() {
 void Worker::on_tick(ngx_event_t* event) noexcept {
     auto& self = *static_cast<Worker*>(static_cast<ngx_connection_t*>(event->data)->data);
     guarded(event->log, "tick", [&] {
+        if (ngx_exiting != 0 && self.leaving_since_ == 0) {
+            self.leaving_since_ = ngx_current_msec;
+        }
+        const bool at_once = ngx_current_msec - self.leaving_since_ >= kLeaveMax;
         for (auto& pool : self.pools_) {
             pool->tick(self.ping_next_);
             if (ngx_exiting != 0) {
-                pool->end_streams();
+                pool->end_streams(at_once);
             }
         }
         self.ping_next_ = !self.ping_next_;

@@ -34,6 +34,7 @@ private:
     ngx_connection_t tick_connection_{};  ///< nginx logs a timer's descriptor through it
     ngx_event_t tick_{};
     bool ping_next_ = true;
+    ngx_msec_t leaving_since_ = 0;  ///< 0: it is not
 };
 
 }  // namespace heddle::ngx

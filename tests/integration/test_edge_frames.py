@@ -13,6 +13,7 @@ from silent_reader import SilentReader
 from wire_client import CANCEL, REFUSED, REQUEST
 
 SECONDS = 20.0
+LEAVE_SECONDS = 30.0    # the worker has 3 s; what kept it was a timeout of minutes
 THREAD = "01890a5d-ac96-774b-bcce-b302099a8057"
 STREAM = f"/threads/{THREAD}/runs/stream"
 RUN = {"assistant_id": "echo", "input": {}}
@@ -149,3 +150,66 @@ def test_cancels_are_not_lost_for_lack_of_room(tmp_path):
                 asked == {frame.id for frame in engine.of(CANCEL)}
         wait_until(all_cancelled, "every request that came is cancelled", 60)
         assert cluster.engine_status()[0]["failures"] == 0
+
+
+# ---- workers that leave
+
+
+def check_leaves(cluster):
+    (edge,) = cluster.edges
+    old = set(edge.worker_pids())
+    edge.reload()
+    wait_until(lambda: not old & set(edge.worker_pids()), "the old worker ends", LEAVE_SECONDS)
+
+
+def fill(engine, asked):
+    """Sends events until the client takes no more. Returns how many."""
+    piece = event(10, "x" * (32 << 10))
+    sent = 0
+    stalled_at = time.monotonic()
+
+    def is_stalled():
+        nonlocal sent, stalled_at
+        if engine.credit(asked) - sent * len(piece) >= 2 * len(piece):
+            sent += 1
+            engine.data(asked.id, piece)
+            stalled_at = time.monotonic()
+        return time.monotonic() - stalled_at > 1.0
+    wait_until(is_stalled, "the client takes no more", 60)
+    return sent
+
+
+@pytest.mark.parametrize("where", ["in the middle of an event", "between two events", "at its end"])
+def test_a_stream_that_nobody_reads_does_not_hold_a_worker_back(tmp_path, where):
+    with FakeCluster(tmp_path, location="send_timeout 10m; heddle_read_timeout 10m;") as cluster:
+        (engine,) = cluster.engines
+        client = SilentReader(cluster.url, STREAM, RUN)
+        asked = engine.take(REQUEST)
+        engine.accept(asked.id, 1)
+        engine.begin_stream(asked.id, event(1), epoch=1)
+        sent = fill(engine, asked)
+        if where == "in the middle of an event":
+            engine.data(asked.id, event(11)[:-10])
+        elif where == "at its end":
+            engine.end(asked.id)
+        check_leaves(cluster)
+        if where == "at its end":
+            assert engine.find(CANCEL) is None
+        else:
+            cancel = engine.take(CANCEL, asked.id)
+            assert cancel.fields.get(DETACH) is True, "the client comes back"
+        _, body = client.read_all(whole=False)
+        assert 0 < body.count(b"\n\n") < sent + 1 and body.startswith(event(1))
+
+
+def test_a_stream_that_stops_in_the_middle_of_an_event_does_not_hold_a_worker_back(tmp_path):
+    """It is the engine that is slow; the client gets what there is, and no end of an event."""
+    with FakeCluster(tmp_path, location="heddle_read_timeout 10m;") as cluster:
+        (engine,) = cluster.engines
+        client = SilentReader(cluster.url, STREAM, RUN)
+        asked = engine.take(REQUEST)
+        engine.accept(asked.id, 1)
+        engine.begin_stream(asked.id, event(1) + event(2)[:-10], epoch=1)
+        check_leaves(cluster)
+        assert engine.take(CANCEL, asked.id).fields.get(DETACH) is True
+        assert client.read_all(whole=False)[1] == event(1) + event(2)[:-10]

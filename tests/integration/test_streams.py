@@ -23,6 +23,7 @@ MB = 1 << 20
 LARGE = 20 * MB
 MODEL_SECONDS = 1.5
 SLOW_READERS = 24
+LEAVE_SECONDS = 30.0  # a worker has 3 s for its streams; what holds one back is send_timeout, 60 s
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +291,36 @@ async def test_reload_with_streams_open(api, server):
         pieces = [text_of(event.data[0]) for event in received if event.name == "messages"]
         assert "".join(pieces) == text_of(received[-1].data["messages"][1]), "no event lost"
     await eventually(replaced, "the old workers end", 5)
+
+
+@stream_test
+async def test_a_reload_does_not_wait_for_a_reader_that_does_not_read(api, server):
+    """It is cut in the middle of an event, and misses nothing when it comes back."""
+    thread = await api.new_thread()
+    path = f"/threads/{thread}/runs/stream"
+    reader = await in_pool(SilentReader, server.url, path,
+                           run_of("chain5", "x" * MB, stream_mode="values"))
+
+    async def is_done():
+        runs = (await api.get(f"/threads/{thread}/runs")).json
+        return runs and runs[0]["status"] == "success" and runs[0]["run_id"]
+    run_id = await eventually(is_done, "the run ends although nobody reads its stream", 60)
+    old = set(server.worker_pids())
+    os.kill(server.master_pid, signal.SIGHUP)
+
+    async def replaced():
+        now = set(server.worker_pids())
+        return now and not now & old
+    await eventually(replaced, "the old worker ends", LEAVE_SECONDS)
+    _, stream = await in_pool(lambda: reader.read_all(whole=False))
+    received = SseReader().feed(stream[:stream.rfind(b"\n\n") + 2])
+    assert len(stream) < 5 * MB and received, "it had not read it all"
+    received += await api.stream("GET", f"/threads/{thread}/runs/{run_id}/stream",
+                                 headers={"last-event-id": received[-1].id})
+    ids = [int(event.id) for event in received]
+    assert ids == sorted(set(ids)), "no event twice"
+    counts = [len(event.data["messages"]) for event in received if event.name == "values"]
+    assert counts == [1, 2, 3, 4, 5, 6]
 
 
 @stream_test

@@ -53,6 +53,8 @@ struct Call {
     bool was_refused = false;      ///< by at least one engine, which lives
     ngx_msec_t waiting_since = 0;  ///< the first time; the patience for all of it counts from then
     bool accepted = false;         ///< by an engine, durably: its run goes on whoever dies
+    bool taken = false;            ///< the present engine has said that it has the run
+    bool kept = false;             ///< though its client has left: an engine is to be told so
     bool done = false;             ///< nothing more is to be done for it
     std::string_view error{};      ///< code of the error that the module answered
 

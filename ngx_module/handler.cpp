@@ -192,8 +192,13 @@ void on_body(ngx_http_request_t* r) noexcept {
 
 void on_request_gone(void* data) noexcept {
     Call& call = *static_cast<Call*>(data);
+    // Set by nginx where a worker's time to leave is over: then nobody has left but the worker.
+    const bool client_left = call.request->connection->close == 0;
+    if (client_left && keep_for_cancel(call)) {
+        return;
+    }
     if (call.peers != nullptr) {
-        call.peers->release(call, true);
+        call.peers->release(call, true, client_left);
     }
     call.done = true;
 }

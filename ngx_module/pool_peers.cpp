@@ -253,6 +253,7 @@ void PoolPeers::stop_waiting(Call& call) noexcept {
 void PoolPeers::release(Call& call, bool tell_engine, bool client_left) noexcept {
     const bool with_engine = std::exchange(call.with_engine, false);
     call.answering = false;
+    call.taken = false;
     stop_waiting(call);
     if (call.timeout.event.timer_set) {
         ngx_del_timer(&call.timeout.event);
@@ -285,8 +286,7 @@ void PoolPeers::for_each(const std::vector<wire::RequestId>& ids, Act act) {
             call = worker_.inflight().find(id);
             if (call != nullptr) {
                 release(*call, true);
-                call->done = true;
-                ngx_http_finalize_request(call->request, NGX_ERROR);
+                finish(*call, NGX_ERROR);
             }
         }
         ngx_http_run_posted_requests(c);
@@ -316,8 +316,7 @@ void PoolPeers::on_message(Channel& channel, wire::EngineMessage&& message) {
         call = worker_.inflight().find(id);
         if (call != nullptr) {
             release(*call, true);
-            call->done = true;
-            ngx_http_finalize_request(call->request, NGX_ERROR);
+            finish(*call, NGX_ERROR);
         }
     }
     ngx_http_run_posted_requests(c);
@@ -334,6 +333,12 @@ void PoolPeers::act_on(Call& call, Channel& channel, wire::EngineMessage&& messa
             return;
         }
         call.epoch = std::max(call.epoch, epoch);
+        call.taken = true;
+        if (call.kept) {
+            release(call, !ended);
+            finish(call, NGX_ERROR);
+            return;
+        }
     }
     if (head != nullptr) {
         respond_head(call, std::move(*head));
@@ -482,6 +487,13 @@ void PoolPeers::end_streams(bool at_once) {
         ngx_http_set_log_request(c->log, call.request);
         guarded(c->log, "leaving", [&] { leave_stream(call, at_once); });
         ngx_http_run_posted_requests(c);
+    }
+    if (at_once) {
+        const auto kept = worker_.inflight().ids_where([](const Call& call) { return call.kept; });
+        for_each(kept, [this](Call& call) {
+            release(call, true);
+            finish(call, NGX_ERROR);
+        });
     }
 }
 

@@ -39,7 +39,7 @@ public:
     /// From now on end_streams() ends it. Until the call is destroyed.
     void add_stream(Call& call) noexcept;
     /// A worker that is leaving ends its event streams where clients can take them up again.
-    /// @param at_once  wherever they are
+    /// @param at_once  wherever they are, and calls that are only kept for a Cancel too
     void end_streams(bool at_once);
 
     // From the channels.

@@ -21,12 +21,6 @@ ngx_buf_tag_t tag() {
     return static_cast<ngx_buf_tag_t>(&ngx_http_heddle_module);
 }
 
-void finish(Call& call, ngx_int_t rc) {
-    ngx_http_request_t* r = call.request;
-    call.done = true;
-    ngx_http_finalize_request(r, rc);
-}
-
 /// An engine that does not keep to the protocol: the request is over, the engine is told.
 void fail_protocol(Call& call, const char* what) {
     ngx_log_error(NGX_LOG_ERR, call.request->connection->log, 0,
@@ -213,6 +207,26 @@ void use_no_delay(ngx_connection_t* c, ngx_http_request_t* r) {
 
 }  // namespace
 
+void finish(Call& call, ngx_int_t rc) {
+    ngx_http_request_t* r = call.request;
+    call.done = true;
+    if (std::exchange(call.kept, false)) {
+        r->main->blocked--;
+    }
+    ngx_http_finalize_request(r, rc);
+}
+
+bool keep_for_cancel(Call& call) noexcept {
+    ngx_http_request_t* r = call.request;
+    // Its pool is destroyed already if nobody counts on the request any more.
+    if (call.done || call.id == 0 || !call.accepted || call.taken || r->main->count == 0) {
+        return false;
+    }
+    call.kept = true;
+    r->main->blocked++;
+    return true;
+}
+
 void fail(Call& call, const ErrorAnswer& answer) {
     if (call.head_sent) {
         break_response(call, answer.code, answer.detail);
@@ -224,14 +238,14 @@ void fail(Call& call, const ErrorAnswer& answer) {
 void respond_error(Call& call, const ErrorAnswer& answer) {
     call.peers->release(call, true);
     call.error = answer.code;
-    finish(call, answer_error(call.request, answer));
+    finish(call, call.kept ? NGX_ERROR : answer_error(call.request, answer));
 }
 
 void break_response(Call& call, std::string_view code, std::string_view message) {
     ngx_http_request_t* r = call.request;
     call.peers->release(call, true);
     call.error = code;
-    if (!call.is_event_stream || r->connection->error) {
+    if (!call.is_event_stream || call.kept || r->connection->error) {
         finish(call, NGX_ERROR);
         return;
     }
@@ -364,7 +378,7 @@ void respond_end(Call& call, const wire::End& end) {
 }
 
 void respond_timeout(Call& call) {
-    if (call.waiting) {
+    if (call.waiting || call.kept) {
         fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
         return;
     }
@@ -390,7 +404,7 @@ void leave_stream(Call& call, bool at_once) {
         return;
     }
     const bool at_rest = call.between_events && call.busy == nullptr;
-    if (!at_rest && !at_once) {
+    if (call.kept || (!at_rest && !at_once)) {
         return;
     }
     call.peers->release(call, true, false);

@@ -14,6 +14,14 @@ void respond_data(Call& call, wire::Data&& data);
 void respond_end(Call& call, const wire::End& end);
 void respond_timeout(Call& call);
 
+/// Ends the request, whatever is left of it. Where the call is with an engine, release() before.
+void finish(Call& call, ngx_int_t rc);
+/// The client has left. Whether the call stays nevertheless, until the engine that takes its run
+/// over can be told: a run that was accepted and that no engine has at the moment. It has the
+/// deadlines that it had, read_timeout for each engine and for the wait for one; nginx holds the
+/// request meanwhile as it does for one whose file is being read. Only from a request's cleanup.
+[[nodiscard]] bool keep_for_cancel(Call& call) noexcept;
+
 /// Ends the call with an error: respond_error() before its head, break_response() after.
 void fail(Call& call, const ErrorAnswer& answer);
 /// Ends the call with an answer of the module's own, before its head.

@@ -1,13 +1,17 @@
 """What nginx makes of engines whose frames no real engine sends on demand: those of one that has lost
-the thread, and of one that does not read. The engines are of tests/support/fake_engine.py."""
+the thread, of one that does not read, and of one that comes when the client has left. The engines
+are of tests/support/fake_engine.py."""
+import contextlib
 import json
+import shutil
 import socket
+import subprocess
 import time
 import urllib.parse
 
 import pytest
 
-from fake_engine import FakeCluster
+from fake_engine import JSON, FakeCluster
 from local.processes import wait_until
 from silent_reader import SilentReader
 from wire_client import CANCEL, REFUSED, REQUEST
@@ -17,7 +21,7 @@ LEAVE_SECONDS = 30.0    # the worker has 3 s; what kept it was a timeout of minu
 THREAD = "01890a5d-ac96-774b-bcce-b302099a8057"
 STREAM = f"/threads/{THREAD}/runs/stream"
 RUN = {"assistant_id": "echo", "input": {}}
-HEADERS, RUN_ID, HOP, IS_ACCEPTED = 4, 6, 9, 12
+METHOD, HEADERS, RUN_ID, HOP, BODY, IS_ACCEPTED = 1, 4, 6, 9, 10, 12
 DETACH = 1
 
 
@@ -99,6 +103,117 @@ def test_a_stream_of_an_older_epoch_is_passed_over(tmp_path, accepts):
         owner.begin_stream(asked.id, event(3), epoch=6)
         owner.end(asked.id)
         assert client.read_all()[1] == event(1) + event(2) + event(3)
+
+
+# ---- clients that leave while no engine has their run
+
+
+class H2Client:
+    """The same over HTTP/2, in a process of its own."""
+
+    def __init__(self, url, path, body):
+        self._process = subprocess.Popen(
+            [shutil.which("curl"), "--silent", "--no-buffer", "--http2-prior-knowledge",
+             "--header", "content-type: application/json", "--data-binary", json.dumps(body),
+             "--include", url + path], stdout=subprocess.PIPE)
+
+    def receive(self):
+        return self._process.stdout.read(1)
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class H1Client(SilentReader):
+    def receive(self):
+        return self.socket.recv(1)
+
+
+@contextlib.contextmanager
+def left_alone(folder, path, *, h2=False, engines=1):
+    """A run is accepted, its engine dies, its client leaves. Yields the cluster, its engine, which
+    does not run, and what it was asked."""
+    with FakeCluster(folder, engines=engines) as cluster:
+        engine = cluster.engines[0]
+        client = (H2Client(cluster.h2_url, path, RUN) if h2 else H1Client(cluster.url, path, RUN))
+        asked = engine.take(REQUEST)
+        engine.accept(asked.id, 1)
+        if path == STREAM:
+            engine.begin_stream(asked.id, event(1), epoch=1)
+        else:
+            engine.begin_stream(asked.id, b"\n", epoch=1, headers=JSON)
+        assert client.receive(), "the response has begun"
+        engine.stop()
+        wait_until(lambda: cluster.engine_status()[0]["state"] == "down" and is_idle(cluster),
+                   "nginx knows that it is dead", SECONDS)
+        leave(cluster, client)
+        yield cluster, engine, asked
+
+
+def leave(cluster, client):
+    def told():
+        return cluster.edges[0].error_log.read_text().count("prematurely closed connection")
+    before = told()
+    client.close()
+    wait_until(lambda: told() > before, "nginx knows that the client has left", SECONDS)
+
+
+def check_cancelled(cluster, engine, asked, epoch=2):
+    engine.accept(asked.id, epoch)
+    cancel = engine.take(CANCEL, asked.id)
+    assert not cancel.fields.get(DETACH), "it is the client who has left"
+    wait_until(lambda: is_idle(cluster), "nothing is left of it", SECONDS)
+    assert engine.find(REQUEST) is None
+
+
+@pytest.mark.parametrize("h2", [False, True])
+@pytest.mark.parametrize("path", ["/runs/wait", STREAM])
+def test_a_client_that_leaves_between_engines_cancels_at_the_next(tmp_path, path, h2):
+    with left_alone(tmp_path, path, h2=h2) as (cluster, engine, before):
+        engine.start()
+        asked = engine.take(REQUEST)
+        assert asked.fields[IS_ACCEPTED] is True
+        assert [asked.fields[field] for field in (METHOD, RUN_ID, BODY)] == \
+            [before.fields[field] for field in (METHOD, RUN_ID, BODY)]
+        assert engine.find(CANCEL) is None, "not before the engine has the run"
+        check_cancelled(cluster, engine, asked)
+
+
+def test_a_cancel_goes_on_past_an_engine_that_refuses_the_run(tmp_path):
+    with left_alone(tmp_path, STREAM) as (cluster, engine, _):
+        engine.start()
+        asked = engine.take(REQUEST)
+        engine.send(REFUSED, asked.id, {1: "overloaded"})
+        check_cancelled(cluster, engine, engine.take(REQUEST))
+
+
+def test_a_client_that_leaves_before_the_next_engine_has_the_run_cancels_it(tmp_path):
+    """The request is there, the lease of the dead engine has not passed, the client leaves."""
+    with FakeCluster(tmp_path, engines=2) as cluster:
+        client, second, asked = handed_on(cluster, 5)
+        leave(cluster, client)
+        assert second.find(CANCEL) is None
+        second.send(REFUSED, asked.id, {1: "unavailable"})
+        check_cancelled(cluster, *cluster.take(REQUEST), epoch=6)
+
+
+def test_a_run_that_has_ended_meanwhile_needs_no_cancel(tmp_path):
+    with left_alone(tmp_path, STREAM) as (cluster, engine, _):
+        engine.start()
+        asked = engine.take(REQUEST)
+        engine.answer(asked.id, {"code": "conflict"})
+        wait_until(lambda: is_idle(cluster), "nothing is left of it", SECONDS)
+        client = SilentReader(cluster.url, "/runs/wait", RUN)
+        engine.answer(engine.take(REQUEST).id, {"answer": 1})
+        assert json.loads(client.read_all()[1]) == {"answer": 1}
+        assert engine.find(CANCEL) is None
+
+
+def test_a_cancel_that_nobody_takes_does_not_hold_a_worker_back(tmp_path):
+    with left_alone(tmp_path, STREAM) as (cluster, _, _):
+        check_leaves(cluster)
 
 
 # ---- engines that do not read

@@ -11,8 +11,10 @@ import pytest
 from api_client import connect, eventually, human, run_of, text_of
 from clusters import STEPS, run, slow_cluster
 from harness import new_database, postgres_cluster
+from silent_reader import SilentReader
 
 WORDS = 30
+TAKEOVER_SECONDS = 30.0  # of a model of a minute, not a bound of the takeover's speed
 GAP_SECONDS = 4.5  # lease, detection and the sweep; not a bound of the takeover's speed
 
 
@@ -121,6 +123,47 @@ def test_stream_goes_on_when_its_engine_stops_and_the_stopped_one_says_nothing_m
             messages = await api.thread_messages(thread)
             assert [message["type"] for message in messages] == ["human", "ai"]
     run(body(), seconds=90)
+
+
+@pytest.mark.parametrize("on_disconnect, status", [("cancel", "interrupted"),
+                                                   ("continue", "success")])
+def test_a_client_that_leaves_while_its_engine_is_dead_is_obeyed(tmp_path, on_disconnect, status):
+    """Who takes the run over learns that its client has left."""
+    async def body(made):
+        (engine,), (edge,) = made.engines, made.edges
+        async with connect(made.url) as api:
+            thread = await api.new_thread()
+            agent = "long" if on_disconnect == "cancel" else "slow"
+            client = SilentReader(made.url, f"/threads/{thread}/runs/stream",
+                                  run_of(agent, "hi", on_disconnect=on_disconnect))
+            (run_id,) = [one["run_id"] for one in await eventually(
+                lambda: begun(api, thread), "the run executes")]
+            engine.kill9()
+
+            async def is_known():
+                (pool,) = (await api.get("/heddle/status")).json["pools"]
+                return pool["engines"][0]["state"] == "down"
+            await eventually(is_known, "nginx knows that the engine is dead")
+            client.close()
+
+            async def has_left():
+                return "prematurely closed connection" in edge.error_log.read_text()
+            await eventually(has_left, "nginx knows that the client has left")
+            engine.start()
+
+            async def is_over():
+                answer = await api.get(f"/threads/{thread}/runs/{run_id}", want=None)
+                return answer.status == 200 and answer.json["status"] not in ("pending", "running") \
+                    and answer.json["status"]
+            assert await eventually(is_over, "the run is over", TAKEOVER_SECONDS) == status
+    with slow_cluster(tmp_path, latency=2.0, engines=1, workers=1) as made:
+        run(body(made), seconds=90)
+        made.check_clean()
+
+
+async def begun(api, thread):
+    runs = (await api.get(f"/threads/{thread}/runs")).json
+    return [one for one in runs if one["status"] == "running"]
 
 
 @pytest.mark.parametrize("path", ["/threads/{}/runs/wait", "/runs/wait"])

@@ -8,7 +8,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr Duration kTickEvery = milliseconds{500};
+constexpr Duration kEdgeTickEvery = milliseconds{500};
 constexpr Duration kSilenceMax = milliseconds{2500};
 constexpr Duration kReadTimeout = seconds{40};
 constexpr Duration kConnectTimeout = seconds{5};
@@ -75,7 +75,7 @@ void Edge::tick() {
     for (const auto id : ids) {
         check_call(id);
     }
-    world_.after(kTickEvery, [this, life = std::weak_ptr{life_}] {
+    world_.after(kEdgeTickEvery, [this, life = std::weak_ptr{life_}] {
         if (!life.expired()) {
             tick();
         }

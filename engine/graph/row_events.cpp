@@ -1,6 +1,7 @@
 #include "engine/graph/row_events.hpp"
 
 #include <charconv>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -11,9 +12,11 @@ namespace {
 
 // Compact JSON has no line feeds, so they part the state and each event. A line is a letter for the
 // mode, then the payload; what happened while the step ran has `l`, the letter, attempt and number
-// before it, each number with a space behind it.
+// before it, each number with a space behind it. `o` instead of `l`, and no payload: events of that
+// mode up to this one were not kept.
 constexpr char kSeparator = '\n';
 constexpr char kLive = 'l';
+constexpr char kOmitted = 'o';
 
 struct Letter {
     StreamMode mode;
@@ -57,7 +60,8 @@ bool take_number(std::string_view& line, std::uint32_t& number) {
 // @param own  events of the row itself so far
 std::optional<RowEvent> read_line(std::string_view line, const State& state, std::uint32_t& own) {
     RowEvent read;
-    const bool live = line.starts_with(kLive);
+    read.lost = line.starts_with(kOmitted);
+    const bool live = read.lost || line.starts_with(kLive);
     line.remove_prefix(live ? 1 : 0);
     const auto mode = take_mode(line);
     if (!mode || (live && !(take_number(line, read.attempt) && take_number(line, read.number)))) {
@@ -90,7 +94,7 @@ void append_row_events(std::string& data,
                        const std::vector<StreamEvent>& events) {
     for (const auto& each : live) {
         data += kSeparator;
-        data += kLive;
+        data += each.lost ? kOmitted : kLive;
         data += letter_of(each.event.mode);
         data += fmt::format("{} {} ", each.attempt, each.number);
         data += each.event.data;
@@ -107,27 +111,45 @@ void append_row_events(std::string& data,
 base::Result<std::vector<RowEvent>> read_row_events(const std::shared_ptr<const Channels>& channels,
                                                     const std::vector<storage::JournalRow>& chain,
                                                     const base::RunId& run) {
-    std::vector<RowEvent> found;
+    auto all = read_row_events_page(channels, chain, run, 0, SIZE_MAX);
+    if (!all) {
+        return std::move(all).error();
+    }
+    return std::move(all->events);
+}
+
+base::Result<RowEventsPage> read_row_events_page(const std::shared_ptr<const Channels>& channels,
+                                                 const std::vector<storage::JournalRow>& chain,
+                                                 const base::RunId& run,
+                                                 storage::Seq from,
+                                                 std::size_t bytes_max) {
+    RowEventsPage page;
     State state{channels};
+    std::size_t bytes = 0;
     for (const auto& row : chain) {
+        if (bytes >= bytes_max) {
+            break;
+        }
         auto status = state.replay(row.data);
         if (!status) {
             return std::move(status).error();
         }
+        page.to = row.seq;
         std::string_view rest = row.data;
         (void)take_line(rest);
         std::uint32_t own = 0;
-        while (row.run_id == run && !rest.empty()) {
+        while (row.run_id == run && row.seq >= from && !rest.empty()) {
             auto event = read_line(take_line(rest), state, own);
             if (!event) {
                 return base::Error{base::ErrorCode::internal,
                                    "a journal row has an event that cannot be read"};
             }
             event->seq = row.seq;
-            found.push_back(std::move(*event));
+            bytes += sizeof(RowEvent) + event->event.data.size();
+            page.events.push_back(std::move(*event));
         }
     }
-    return found;
+    return page;
 }
 
 }  // namespace heddle::graph

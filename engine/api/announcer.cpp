@@ -11,15 +11,21 @@ namespace {
 using graph::StreamMode;
 using scheduler::EventId;
 
-std::string_view event_name(StreamMode mode) noexcept {
-    return mode == StreamMode::messages_tuple ? "messages" : scheduler::to_string(mode);
+std::string_view event_name(const scheduler::LoggedEvent& event) noexcept {
+    if (!event.mode) {
+        return "metadata";
+    }
+    if (event.lost) {
+        return "lost";
+    }
+    return event.mode == StreamMode::messages_tuple ? "messages"
+                                                    : scheduler::to_string(*event.mode);
 }
 
 }  // namespace
 
 void append_logged(std::string& out, const scheduler::LoggedEvent& event) {
-    append_event(out, event.mode ? event_name(*event.mode) : "metadata", event.data,
-                 event.id.to_string());
+    append_event(out, event_name(event), event.data, event.id.to_string());
 }
 
 Announcer::Announcer(const base::RunId& run, const std::optional<EventId>& after)

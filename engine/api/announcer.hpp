@@ -9,7 +9,7 @@
 
 namespace heddle::api {
 
-/// An event as readers get it. Appends to `out`.
+/// An event as readers get it; one that is lost is named so. Appends to `out`.
 void append_logged(std::string& out, const scheduler::LoggedEvent& event);
 
 /// Sees to it that nobody reads tokens of an attempt that was not announced: not even who has read
@@ -23,6 +23,8 @@ public:
     /// Appends the event, and before it, if it is the first that the reader gets of its attempt, a
     /// `metadata` event of the attempt with an id that goes before.
     void append(std::string& out, const scheduler::LoggedEvent& event);
+    /// The reader has been told of that attempt.
+    [[nodiscard]] bool knows(std::uint32_t attempt) const noexcept { return attempt <= known_; }
 
 private:
     base::RunId run_;

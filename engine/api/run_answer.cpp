@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "engine/api/announcer.hpp"
 #include "engine/api/api.hpp"
+#include "engine/api/log_reader.hpp"
 #include "engine/api/shapes.hpp"
 #include "engine/api/sse.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
@@ -18,11 +18,6 @@ using base::ErrorCode;
 using graph::StreamMode;
 using scheduler::EventId;
 
-// Events that wait in the log go out together up to here: one frame instead of many.
-constexpr std::size_t kBatchBytes = 32U << 10U;
-// More than an event's field names, its mode's name and its id come to, with the announcement of an
-// attempt before it.
-constexpr std::size_t kFramingBytes = 256;
 constexpr base::Duration kEndWaitMax = std::chrono::seconds{30};
 
 std::string run_path(const storage::RunRow& run, bool stateless) {
@@ -53,9 +48,10 @@ bool has_had_end(const std::optional<EventId>& after) {
     return after && after->is_of_end();
 }
 
-// No modes: all of them.
-bool wants(const std::vector<StreamMode>& modes, std::optional<StreamMode> mode) noexcept {
-    return modes.empty() || !mode || std::find(modes.begin(), modes.end(), *mode) != modes.end();
+// The store may answer again soon, perhaps to another engine.
+ErrorCode told_to_reader(ErrorCode code) noexcept {
+    return code == ErrorCode::overloaded || code == ErrorCode::timeout ? ErrorCode::unavailable
+                                                                       : code;
 }
 
 base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string tail) {
@@ -68,56 +64,6 @@ base::Task<base::Result<Answer>> finish_stream(ResponseSink& sink, std::string t
     sink.end();
     co_return Answer{Streamed{}};
 }
-
-// One reader's way through a run's log.
-class LogReader {
-public:
-    LogReader(scheduler::Run& run, std::vector<StreamMode> modes, std::optional<EventId> after)
-        : log_{run.log()},
-          modes_{std::move(modes)},
-          position_{after.value_or(EventId{})},
-          announcer_{run.row().id, after} {}
-
-    /// Appends what is there: whole events, until there are kBatchBytes. One event may be longer.
-    void take(std::string& out) {
-        while (out.size() < kBatchBytes && take_next(out, std::string::npos)) {
-        }
-    }
-    /// Appends whole events only as long as `out` stays within `bytes_max`.
-    void take_within(std::string& out, std::size_t bytes_max) {
-        while (take_next(out, bytes_max)) {
-        }
-    }
-    [[nodiscard]] bool is_at_end() const noexcept {
-        return log_.find_after(position_) == nullptr && log_.is_closed();
-    }
-    /// Events went from the log before they were read.
-    [[nodiscard]] bool has_gap() const noexcept { return gap_; }
-
-private:
-    bool take_next(std::string& out, std::size_t bytes_max) {
-        const auto* event = log_.find_after(position_);
-        if (event == nullptr) {
-            return false;
-        }
-        const bool wanted = wants(modes_, event->mode);
-        if (wanted && event->data.size() + kFramingBytes + out.size() > bytes_max) {
-            return false;
-        }
-        gap_ = gap_ || position_ < log_.dropped_to();
-        position_ = event->id;
-        if (wanted) {
-            announcer_.append(out, *event);
-        }
-        return true;
-    }
-
-    scheduler::RunLog& log_;
-    std::vector<StreamMode> modes_;
-    EventId position_;
-    Announcer announcer_;
-    bool gap_ = false;
-};
 
 }  // namespace
 
@@ -188,7 +134,7 @@ base::Task<Api::Outcome> Api::answer_at_end(Call& call,
 base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run, StreamPlan plan) {
     auto& sink = call.sink;
     auto& log = run->log();
-    LogReader reader{*run, plan.modes, plan.after};
+    LogReader reader{scheduler_.of(run->row().thread_id), *run, plan.modes, plan.after};
     auto head = stream_head(run->row(), plan.stateless);
     if (!plan.after) {
         append_metadata(head.body, run->row());
@@ -201,9 +147,13 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
                                                   : base::CancelSource::Registration{};
 
     auto heartbeat_at = base::system_clock().now() + options_.heartbeat_every;
-    while (!reader.is_at_end() && !reader.has_gap() && !sink.gone().is_cancelled()) {
+    while (!reader.is_at_end() && !sink.gone().is_cancelled()) {
         std::string batch;
-        reader.take(batch);
+        const auto moved = co_await reader.read(batch);
+        if (!moved) {
+            sink.fail(told_to_reader(moved.error().code));
+            co_return Answer{Streamed{}};
+        }
         const auto now = base::system_clock().now();
         if (now >= call.request.deadline) {
             sink.fail(ErrorCode::timeout);
@@ -220,8 +170,8 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
             }
             continue;
         }
-        if (reader.is_at_end()) {
-            break;
+        if (*moved || reader.is_at_end()) {
+            continue;
         }  // the last events were of modes that nobody asked for
         co_await log.changed().wait(std::min(heartbeat_at, call.request.deadline));
     }
@@ -229,42 +179,37 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
         co_return Answer{Streamed{}};
     }
 
+    // The log closes when the run has ended here; the answer may say so once that is on disk.
+    auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
+    if (outcome && log.is_empty()) {
+        outcome = co_await with_values(*run, std::move(*outcome));
+    }
+    if (!outcome) {
+        sink.fail(outcome.error().code);
+        co_return Answer{Streamed{}};
+    }
     std::string tail;
-    if (reader.has_gap()) {
-        const Error lost{ErrorCode::overloaded,
-                         "events were dropped before they were read; read the thread's state"};
-        append_event(tail, "error", failure_json(lost),
-                     end_id(log.last_id(), plan.after).to_string());
-    } else {
-        // The log closes when the run has ended here; the answer may say so once that is on disk.
-        auto outcome = co_await run->wait_finished(base::system_clock().now() + kEndWaitMax);
-        if (outcome && log.is_empty()) {
-            outcome = co_await with_values(*run, std::move(*outcome));
-        }
-        if (!outcome) {
-            sink.fail(outcome.error().code);
-            co_return Answer{Streamed{}};
-        }
-        const auto end = end_id(log.last_id(), plan.after);
-        const bool told = has_had_end(plan.after);
-        if (is_failure(*outcome) && !told) {
-            append_event(tail, "error", failure_json(outcome->error), end.to_string());
-        } else if (log.is_empty() && !told && wants(plan.modes, StreamMode::values)) {
-            append_event(tail, "values", outcome_values(*outcome), end.to_string());
-        }
+    const auto end = end_id(log.last_id(), plan.after);
+    const bool told = has_had_end(plan.after);
+    if (is_failure(*outcome) && !told) {
+        append_event(tail, "error", failure_json(outcome->error), end.to_string());
+    } else if (log.is_empty() && !told && wants(plan.modes, StreamMode::values)) {
+        append_event(tail, "values", outcome_values(*outcome), end.to_string());
     }
     co_return co_await finish_stream(sink, std::move(tail));
 }
 
 base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, StreamPlan plan) {
-    // Tokens are gone; what each superstep came to is not.
+    // Tokens may be gone; what each superstep came to is not.
     auto& shard = scheduler_.of(row.thread_id);
-    const auto loaded = co_await shard.load_run_events(row);
+    auto loaded = co_await shard.load_run_events(row);
     if (!loaded) {
         co_return loaded.error();
     }
-    const auto* events = &loaded->events;
-    const auto last = events->empty() ? loaded->cut_at.value_or(EventId{}) : events->back().id;
+    const auto& all = loaded->events;
+    const auto last = all.empty() ? loaded->cut_at.value_or(EventId{}) : all.back().id;
+    const bool has_logged = std::any_of(all.begin(), all.end(),
+                                        [](const auto& each) { return each.mode && !each.lost; });
     const auto end = end_id(last, plan.after).to_string();
     const bool told = has_had_end(plan.after);
     const bool has_gap = loaded->cut_at && plan.after.value_or(EventId{}) < *loaded->cut_at;
@@ -277,7 +222,7 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
         append_event(tail, "error", failure_json(pruned), end);
     } else if (scheduler::has_failed(row) && !told) {
         append_event(tail, "error", stored_failure_json(row.error), end);
-    } else if (events->empty() && loaded->stop.empty() && !told &&
+    } else if (!has_logged && loaded->stop.empty() && !told &&
                wants(plan.modes, StreamMode::values)) {
         const auto outcome = co_await shard.load_outcome(row);
         if (!outcome) {
@@ -296,10 +241,12 @@ base::Task<Api::Outcome> Api::stream_ended(Call& call, storage::RunRow row, Stre
     }
     call.sink.start(std::move(head));
     Announcer announcer{row.id, plan.after};
-    for (const auto& event : *events) {
-        if (has_gap || !wants(plan.modes, event.mode) || (plan.after && event.id <= *plan.after)) {
-            continue;
-        }
+    std::vector<scheduler::LoggedEvent> events;
+    if (!has_gap) {
+        events = readable(std::move(loaded->events), {plan.modes, plan.after.value_or(EventId{})},
+                          row.thread_id, loaded->checkpoint);
+    }
+    for (const auto& event : events) {
         std::string text;
         announcer.append(text, event);
         const auto written = co_await call.sink.write(std::move(text));

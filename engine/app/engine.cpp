@@ -32,6 +32,10 @@ scheduler::SchedulerLimits limits_of(const Options& options) {
     // A dead owner's lease passes, and then the thread has to be claimed.
     limits.owner_wait_max = limits.lease + std::chrono::seconds{1};
     limits.attempts_max = options.attempts_max;
+    limits.run_log_bytes_max = options.run_log_bytes_max;
+    limits.active_logs_bytes_max = options.active_logs_bytes_max;
+    limits.ended_runs_bytes_max = options.ended_runs_bytes_max;
+    limits.ended_run_kept = std::chrono::seconds{options.ended_run_seconds};
     limits.key_kept = std::chrono::seconds{options.idempotency_key_seconds};
     limits.temporary_kept = std::chrono::seconds{options.stateless_result_seconds};
     limits.checkpoints_kept = options.checkpoints_kept;

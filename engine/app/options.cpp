@@ -40,6 +40,21 @@ void declare_retention(const Add& add, Options& to) {
         ->check(CLI::Range(1, 3600));
 }
 
+template <class Add>
+void declare_streams(const Add& add, Options& to) {
+    constexpr long kBytesMost = 1L << 40;
+    add("run-log-bytes-max", to.run_log_bytes_max, "Events of one run kept in memory")
+        ->check(CLI::Range(1024L, kBytesMost));
+    add("active-logs-bytes-max", to.active_logs_bytes_max,
+        "Events kept of all runs that have not ended, per shard")
+        ->check(CLI::Range(1024L, kBytesMost));
+    add("ended-runs-bytes-max", to.ended_runs_bytes_max,
+        "Runs that have ended kept in memory, per shard")
+        ->check(CLI::Range(0L, kBytesMost));
+    add("ended-run-seconds", to.ended_run_seconds, "How long they are kept there")
+        ->check(CLI::Range(1, 86'400));
+}
+
 ByName declare(CLI::App& cli, Options& to) {
     ByName options;
     const auto add = [&](const char* name, auto& value, const char* help) {
@@ -63,6 +78,7 @@ ByName declare(CLI::App& cli, Options& to) {
         ->check(CLI::Range(500, 60'000));
     add("attempts-max", to.attempts_max, "How often engines may start one run")
         ->check(CLI::Range(1, 1000));
+    declare_streams(add, to);
     declare_retention(add, to);
     return options;
 }

@@ -21,6 +21,11 @@ struct Options {
     std::uint32_t drain_seconds = 3;  ///< for supersteps to end after SIGTERM
     std::uint32_t lease_ms = 2'000;   ///< silent for longer, an engine loses its threads
     std::int32_t attempts_max = 3;    ///< how often engines may start one run
+    // ---- events of runs in memory, for streams
+    std::size_t run_log_bytes_max = 8U << 20U;        ///< of one run
+    std::size_t active_logs_bytes_max = 256U << 20U;  ///< of all that have not ended, per shard
+    std::size_t ended_runs_bytes_max = 64U << 20U;    ///< of those that have ended, per shard
+    std::uint32_t ended_run_seconds = 60;             ///< from a run's end on
     // ---- retention
     std::uint32_t idempotency_key_seconds = 86'400;  ///< from a key's first request on
     std::uint32_t stateless_result_seconds = 60;     ///< after the end of a run without a thread

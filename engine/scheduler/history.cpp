@@ -21,6 +21,13 @@ base::Task<base::Result<Rows>> load_rows(storage::Store& store,
         [&](auto done) { store.load_chain_of(thread, checkpoint, std::move(done)); });
 }
 
+base::Task<base::Result<Rows>> load_chain(storage::Store& store,
+                                          base::ThreadId thread,
+                                          storage::Seq at) {
+    co_return co_await base::from_callback<base::Result<Rows>>(
+        [&](auto done) { store.load_chain(thread, at, std::move(done)); });
+}
+
 base::Task<NewestRows> load_state_rows(storage::Store& store,
                                        base::ThreadId thread,
                                        std::optional<base::CheckpointId> checkpoint) {
@@ -418,7 +425,8 @@ base::Task<base::Result<storage::Seq>> find_seq_before(storage::Store& store,
 base::Task<base::Result<RunEvents>> read_run_events(storage::Store& store,
                                                     const Catalog& catalog,
                                                     base::ThreadId thread,
-                                                    base::RunId run) {
+                                                    base::RunId run,
+                                                    RowRange range) {
     RunEvents read;
     auto& all = read.events;
     auto newest = co_await find_newest_row(store, thread, run);
@@ -443,37 +451,46 @@ base::Task<base::Result<RunEvents>> read_run_events(storage::Store& store,
     }
     read.newest = (*newest)->seq;
     read.has_next = !head->next.empty();
+    read.checkpoint = (*newest)->checkpoint_id;
     // A run's rows may lie in several chains, when snapshots were made meanwhile.
     auto at = (*newest)->seq;
-    Rows read_last;
-    while (true) {
-        auto chain = co_await base::from_callback<base::Result<Rows>>(
-            [&](auto done) { store.load_chain(thread, at, std::move(done)); });
-        if (!chain && !read_last.empty() && chain.error().code == base::ErrorCode::not_found) {
+    Rows oldest;
+    for (bool more = true; more;) {
+        auto chain = co_await load_chain(store, thread, at);
+        if (!chain && !oldest.empty() && chain.error().code == base::ErrorCode::not_found) {
             // What comes before its input is not its own.
-            const auto first = graph::parse_head(read_last.front());
+            const auto first = graph::parse_head(oldest.front());
             if (!first || first->source != "input") {
-                read.cut_at = read_last.front().seq;
+                read.cut_at = oldest.front().seq;
             }
-            co_return read;
+            break;
         }
         if (!chain) {
             co_return std::move(chain).error();
         }
-        auto events = graph::read_row_events(*channels, *chain, run);
-        if (!events) {
-            co_return std::move(events).error();
+        if (range.bytes_max == 0) {
+            auto events = graph::read_row_events(*channels, *chain, run);
+            if (!events) {
+                co_return std::move(events).error();
+            }
+            all.insert(all.begin(), std::make_move_iterator(events->begin()),
+                       std::make_move_iterator(events->end()));
         }
-        all.insert(all.begin(), std::make_move_iterator(events->begin()),
-                   std::make_move_iterator(events->end()));
-        const bool more = !chain->empty() && chain->front().run_id == run &&
-                          chain->front().parent != storage::kNoSeq;
-        if (!more) {
-            co_return read;
-        }
-        at = chain->front().parent;
-        read_last = std::move(*chain);
+        more = !chain->empty() && chain->front().run_id == run &&
+               chain->front().parent != storage::kNoSeq && chain->front().seq > range.from;
+        at = chain->empty() ? at : chain->front().parent;
+        oldest = std::move(*chain);
     }
+    if (range.bytes_max > 0) {
+        auto part =
+            graph::read_row_events_page(*channels, oldest, run, range.from, range.bytes_max);
+        if (!part) {
+            co_return std::move(part).error();
+        }
+        all = std::move(part->events);
+        read.to = part->to;
+    }
+    co_return read;
 }
 
 }  // namespace heddle::scheduler

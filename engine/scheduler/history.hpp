@@ -83,12 +83,20 @@ struct RunEvents {
     std::optional<storage::Seq> cut_at;
     storage::Seq newest = storage::kNoSeq;  ///< row of the run, if it made one
     bool has_next = false;                  ///< nodes were to follow that row
+    base::CheckpointId checkpoint;          ///< of that row
+    storage::Seq to = storage::kNoSeq;      ///< rows of a part: the last that was read
+};
+/// A part of a run's rows: from `from` on until they weigh `bytes_max`, and at least one; 0: all.
+struct RowRange {
+    storage::Seq from = 0;
+    std::size_t bytes_max = 0;
 };
 /// The events of all supersteps of `run` that are on disk, in order.
 /// @return as read_state()
 base::Task<base::Result<RunEvents>> read_run_events(storage::Store& store,
                                                     const Catalog& catalog,
                                                     base::ThreadId thread,
-                                                    base::RunId run);
+                                                    base::RunId run,
+                                                    RowRange range = {});
 
 }  // namespace heddle::scheduler

@@ -12,8 +12,8 @@ bool has_failed(const RunOutcome& outcome) noexcept {
            (outcome.status != storage::RunStatus::interrupted || !outcome.error.message.empty());
 }
 
-Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max)
-    : request_{std::move(request)}, log_{log_bytes_max} {
+Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max, LogBudget* logs)
+    : request_{std::move(request)}, log_{log_bytes_max, logs} {
     row_.id = request_.run_id;
     row_.thread_id = request_.thread_id;
     row_.assistant_id = request_.assistant.id;
@@ -25,10 +25,17 @@ Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max)
     row_.updated_at_us = now_us;
 }
 
-std::uint32_t Run::event_attempt() const noexcept {
+std::uint32_t event_attempt_of(const storage::RunRow& row) noexcept {
     // The highest stands for the event of the run's end.
     constexpr std::int32_t kMost = EventId::kAttemptMax - 1;
-    return static_cast<std::uint32_t>(std::clamp(row_.attempt, 1, kMost));
+    return static_cast<std::uint32_t>(std::clamp(row.attempt, 1, kMost));
+}
+
+std::size_t Run::cost() const noexcept {
+    // Its input is there as text twice, and once more as values.
+    constexpr std::size_t kCopies = 3;
+    const auto values = outcome_ ? outcome_->values.capacity() : 0;
+    return sizeof(Run) + log_.bytes() + values + kCopies * row_.kwargs.size();
 }
 
 base::Task<base::Status> Run::wait_accepted(base::Instant deadline) {

@@ -65,11 +65,18 @@ struct RunOutcome {
 /// As of its row, see run_note.hpp.
 bool has_failed(const RunOutcome& outcome) noexcept;
 
+/// The attempt of a run that is under way, or was the last, as event ids name it.
+std::uint32_t event_attempt_of(const storage::RunRow& row) noexcept;
+
 /// One run while this engine knows it: waiting, executing, or ended a short while ago. Belongs to
 /// its thread's shard; held by shared handles there, so that a client may still read the end.
 class Run {
 public:
-    Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max);
+    /// @param logs  what bounds the logs of its shard together, or nullptr
+    Run(RunRequest request,
+        std::int64_t now_us,
+        std::size_t log_bytes_max,
+        LogBudget* logs = nullptr);
 
     /// A run that ended before this engine knew it, read back from the store.
     // NOLINTNEXTLINE: see RunHandle
@@ -84,8 +91,10 @@ public:
     /// Made by make_ended(): its events are in the store, not in log().
     [[nodiscard]] bool is_read_back() const noexcept { return read_back_; }
     [[nodiscard]] RunLog& log() noexcept { return log_; }
+    /// What it holds in memory when it has ended, in bytes, roughly.
+    [[nodiscard]] std::size_t cost() const noexcept;
     /// The attempt that is under way, as event ids name it.
-    [[nodiscard]] std::uint32_t event_attempt() const noexcept;
+    [[nodiscard]] std::uint32_t event_attempt() const noexcept { return event_attempt_of(row_); }
     [[nodiscard]] base::CancelSource& cancel() noexcept { return cancel_; }
 
     /// Resumes when the run's row is on disk, or with the error that kept it from getting there.

@@ -15,6 +15,14 @@ EventId event_id_of(const graph::RowEvent& event) noexcept {
     return {static_cast<std::uint64_t>(rows), event.attempt, event.number};
 }
 
+std::size_t cost_of(const LoggedEvent& event) noexcept {
+    // A block of the heap has a header, and its size is rounded up; short texts have none.
+    static const auto kInPlace = std::string{}.capacity();
+    constexpr std::size_t kBlock = 16;
+    const auto text = event.data.capacity();
+    return sizeof(LoggedEvent) + (text > kInPlace ? text + kBlock : 0);
+}
+
 std::string run_metadata(const base::RunId& run, std::int32_t attempt) {
     return fmt::format(R"({{"run_id":"{}","attempt":{}}})", run.to_string(), attempt);
 }
@@ -32,7 +40,7 @@ std::vector<LoggedEvent> logged_events(const base::RunId& run,
                               std::nullopt,
                               run_metadata(run, static_cast<std::int32_t>(announced))});
         }
-        logged.push_back({id, each.event.mode, std::move(each.event.data)});
+        logged.push_back({id, each.event.mode, std::move(each.event.data), each.lost});
     }
     return logged;
 }
@@ -50,25 +58,64 @@ std::vector<LoggedEvent> stop_events(std::uint64_t rows,
     return events;
 }
 
+RunLog::~RunLog() {
+    if (budget_ != nullptr) {
+        budget_->leave(*this);
+    }
+}
+
 void RunLog::append(LoggedEvent event) {
     HEDDLE_ASSERT(!closed_ && (is_empty() || last_ < event.id));
     last_ = event.id;
-    bytes_ += event.data.size();
-    events_.push_back(std::move(event));
-    // The newest event stays whatever its size: somebody is waiting for it right now.
-    while (bytes_ > bytes_max_ && events_.size() > 1) {
-        bytes_ -= events_.front().data.size();
-        dropped_to_ = events_.front().id;
-        ++dropped_;
-        events_.pop_front();
+    if (event.lost) {
+        note_dropped(event, dropped_ + events_.size());
+    } else {
+        const auto cost = cost_of(event);
+        bytes_ += cost;
+        events_.push_back(std::move(event));
+        while (bytes_ > bytes_max_ && can_drop()) {
+            drop_oldest();
+        }
+        if (budget_ != nullptr) {
+            budget_->grew(*this, cost);
+        }
     }
     if (gates_.empty()) {
         changed_.notify_all();
     }
 }
 
-void RunLog::add_gate() {
-    gates_.push_back(dropped_ + events_.size());
+bool RunLog::can_drop() const noexcept {
+    // The newest event stays whatever its size: somebody is waiting for it right now. What is said
+    // of the run's end is in no journal row, and small.
+    return events_.size() > 1 && !events_.front().id.is_of_end();
+}
+
+void RunLog::drop_oldest() {
+    const auto cost = cost_of(events_.front());
+    bytes_ -= cost;
+    if (budget_ != nullptr) {
+        budget_->shrank(cost);
+    }
+    note_dropped(events_.front(), dropped_);
+    ++dropped_;
+    events_.pop_front();
+}
+
+void RunLog::note_dropped(const LoggedEvent& event, std::uint64_t at) {
+    const bool of_step = event.id.attempt == 0;
+    auto kind = std::find_if(kinds_.begin(), kinds_.end(), [&](const Dropped& each) {
+        return each.mode == event.mode && each.of_step == of_step;
+    });
+    if (kind == kinds_.end()) {
+        kind = kinds_.insert(kind, {event.mode, of_step, {}, 0});
+    }
+    kind->newest = event.id;
+    kind->at = at;
+}
+
+void RunLog::add_gate(std::uint64_t rows) {
+    gates_.push_back({dropped_ + events_.size(), rows});
 }
 
 void RunLog::cut() {
@@ -77,19 +124,23 @@ void RunLog::cut() {
 
 void RunLog::open_gate() {
     HEDDLE_ASSERT(!gates_.empty());
+    stored_rows_ = std::max(stored_rows_, gates_.front().rows);
     gates_.pop_front();
     changed_.notify_all();
 }
 
 void RunLog::close() {
     closed_ = true;
+    if (budget_ != nullptr) {
+        budget_->leave(*this);
+    }
     changed_.notify_all();
 }
 
 std::size_t RunLog::visible() const noexcept {
     auto end = dropped_ + events_.size();
     if (!gates_.empty()) {
-        end = std::min(end, gates_.front());
+        end = std::min(end, gates_.front().at);
     }
     if (cut_at_) {
         end = std::min(end, *cut_at_);
@@ -103,6 +154,39 @@ const LoggedEvent* RunLog::find_after(const EventId& position) const noexcept {
         std::upper_bound(events_.begin(), end, position,
                          [](const EventId& id, const auto& event) { return id < event.id; });
     return found == end ? nullptr : &*found;
+}
+
+LogBudget::~LogBudget() {
+    for (auto* log : logs_) {
+        log->budget_ = nullptr;
+    }
+}
+
+void LogBudget::grew(RunLog& log, std::size_t bytes) {
+    logs_.insert(&log);
+    bytes_ += bytes;
+    while (bytes_ > bytes_max_) {
+        RunLog* largest = nullptr;
+        for (auto* each : logs_) {
+            if (each->can_drop() && (largest == nullptr || largest->bytes_ < each->bytes_)) {
+                largest = each;
+            }
+        }
+        if (largest == nullptr) {
+            return;
+        }
+        const auto left = largest->bytes_ - largest->bytes_ / 4;
+        while (largest->bytes_ > left && largest->can_drop()) {
+            largest->drop_oldest();
+        }
+    }
+}
+
+void LogBudget::leave(RunLog& log) {
+    if (logs_.erase(&log) > 0) {
+        bytes_ -= log.bytes_;
+    }
+    log.budget_ = nullptr;
 }
 
 }  // namespace heddle::scheduler

@@ -67,6 +67,33 @@ OpenOptions options_of(const RunRequest& request, const SchedulerLimits& limits)
     return options;
 }
 
+// What happened in a superstep that never ended is in no row: that it is lost is said behind all
+// rows, whether something happened or not.
+void append_unended(std::vector<LoggedEvent>& events,
+                    const storage::RunRow& row,
+                    storage::Seq newest,
+                    const Catalog& catalog) {
+    using graph::StreamMode;
+    if (row.status == storage::RunStatus::success || row.attempt == 0 ||
+        newest == storage::kNoSeq) {
+        return;
+    }
+    const auto request = decode_run(row, catalog);
+    if (!request) {
+        return;
+    }
+    EventId id{static_cast<std::uint64_t>(newest + 1), event_attempt_of(row), EventId::kNumberMax};
+    id.number -= static_cast<std::uint32_t>(request->stream_modes.size());
+    for (const auto mode : request->stream_modes) {
+        const bool of_steps = mode == StreamMode::values || mode == StreamMode::updates ||
+                              mode == StreamMode::checkpoints;
+        if (!of_steps) {
+            ++id.number;
+            events.push_back({id, mode, {}, true});
+        }
+    }
+}
+
 base::Error mismatch() {
     return {base::ErrorCode::idempotency_mismatch,
             "this run id was used before with a different request"};
@@ -386,6 +413,8 @@ base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(storage::
     }
     LoadedEvents loaded;
     loaded.events = logged_events(row.id, std::move(read->events));
+    loaded.checkpoint = read->checkpoint;
+    append_unended(loaded.events, row, read->newest, context.catalog);
     if (read->cut_at) {
         loaded.cut_at = EventId{static_cast<std::uint64_t>(*read->cut_at), 0, 0};
     }
@@ -411,6 +440,33 @@ base::Task<base::Result<LoadedEvents>> ShardScheduler::load_run_events(storage::
             stop_events(static_cast<std::uint64_t>(newest + 1), request->stream_modes, *stop);
     }
     co_return loaded;
+}
+
+base::Task<base::Result<EventPage>> ShardScheduler::load_events_after(base::ThreadId thread,
+                                                                      base::RunId run,
+                                                                      EventId after,
+                                                                      std::size_t bytes_max) {
+    const auto& context = sessions_->context();
+    // An event of a row may have others of it behind it.
+    const bool is_in_row =
+        after.attempt == 0 && after.rows > 0 && after.number < EventId::kNumberMax;
+    const RowRange range{static_cast<storage::Seq>(after.rows) - (is_in_row ? 1 : 0), bytes_max};
+    auto read = co_await read_run_events(context.store, context.catalog, thread, run, range);
+    if (!read) {
+        co_return std::move(read).error();
+    }
+    EventPage page;
+    page.events = logged_events(run, std::move(read->events));
+    std::erase_if(page.events, [&](const auto& each) { return each.id <= after; });
+    page.checkpoint = read->checkpoint;
+    page.rows = static_cast<std::uint64_t>(read->newest + 1);
+    if (read->cut_at) {
+        page.cut_at = EventId{static_cast<std::uint64_t>(*read->cut_at), 0, 0};
+    }
+    if (read->to < read->newest) {
+        page.to = EventId{static_cast<std::uint64_t>(read->to + 1), 0, EventId::kNumberMax};
+    }
+    co_return page;
 }
 
 namespace {

@@ -16,14 +16,17 @@
 namespace heddle::scheduler {
 
 struct SchedulerLimits {
-    std::size_t sessions_max = 16384;     ///< idle threads kept in memory per shard
-    std::size_t waiting_runs_max = 1024;  ///< per thread
-    std::size_t run_log_bytes_max = 8U << 20U;
+    std::size_t sessions_max = 16384;                 ///< idle threads kept in memory per shard
+    std::size_t waiting_runs_max = 1024;              ///< per thread
+    std::size_t run_log_bytes_max = 8U << 20U;        ///< events of one run in memory
+    std::size_t active_logs_bytes_max = 256U << 20U;  ///< of all that have not ended, per shard
+    /// Of what happens while one superstep runs, kept on disk with stream_resumable.
+    std::size_t live_bytes_max = 4U << 20U;
     std::int32_t attempts_max = 3;                   ///< starts of one run over all engines
     base::Duration lease = std::chrono::seconds{2};  ///< as StoreLimits::lease
     base::Duration owner_wait_max = std::chrono::seconds{3};   ///< for a dead owner's lease to pass
     base::Duration ended_run_kept = std::chrono::seconds{60};  ///< in memory, for late joiners
-    std::size_t ended_log_bytes_max = 64U << 20U;              ///< of those runs' events, per shard
+    std::size_t ended_runs_bytes_max = 64U << 20U;             ///< of those runs, per shard
     // ---- retention (ADR 0008)
     base::Duration key_kept = std::chrono::hours{24};  ///< an Idempotency-Key, from its first use
     /// A temporary thread after its run has ended, for a client or an edge that asks again.
@@ -46,6 +49,16 @@ struct LoadedEvents {
     /// Those up to here may have been pruned with their checkpoints; unset: it is all there.
     std::optional<EventId> cut_at;
     std::vector<LoggedEvent> stop;  ///< that it stopped to be told something
+    base::CheckpointId checkpoint;  ///< its newest; nil: none
+};
+
+/// Some of the events of a run that may still be executing.
+struct EventPage {
+    std::vector<LoggedEvent> events;
+    std::optional<EventId> to;      ///< unset: there is no more on disk
+    std::optional<EventId> cut_at;  ///< as LoadedEvents
+    std::uint64_t rows = 0;         ///< of the thread, up to its newest that is on disk
+    base::CheckpointId checkpoint;  ///< its newest on disk; nil: none
 };
 
 class ThreadSession;
@@ -123,7 +136,14 @@ public:
     /// RunOutcome::values of a run that has ended, where they were left out.
     base::Task<base::Result<std::string>> load_values(base::ThreadId thread, base::RunId run);
     /// The events of an ended run's supersteps, in order; none if its stream modes were none.
+    /// Where events were not kept, one that is `lost` says so.
     base::Task<base::Result<LoadedEvents>> load_run_events(storage::RunRow row);
+    /// The same of a run that may still be executing, as far as its rows are on disk: those above
+    /// `after`, until they weigh `bytes_max`; at least those of one row.
+    base::Task<base::Result<EventPage>> load_events_after(base::ThreadId thread,
+                                                          base::RunId run,
+                                                          EventId after,
+                                                          std::size_t bytes_max);
 
     // ---- retention (called by Sweeper)
 

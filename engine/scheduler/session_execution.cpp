@@ -157,6 +157,7 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     if (lost_) {
         co_return *lost_;
     }
+    run.log_.mark_stored(static_cast<std::uint64_t>(position_->seq + 1));
     for (auto& each : logged_events(run.row_.id, std::move(events->events))) {
         run.log_.append(std::move(each));
     }

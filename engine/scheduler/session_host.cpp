@@ -1,6 +1,7 @@
 #include "engine/scheduler/session_host.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "engine/graph/row_events.hpp"
@@ -10,8 +11,6 @@ namespace {
 
 // Rows that may wait for a slow store before the run itself has to wait.
 constexpr std::size_t kPendingRowsMax = 64;
-// Of the tokens of one superstep that are kept with it; what comes after them is live only.
-constexpr std::size_t kLiveBytesMax = 4U << 20U;
 
 }  // namespace
 
@@ -28,12 +27,29 @@ void SessionHost::emit(graph::StreamEvent event) {
     const auto attempt = run_->event_attempt();
     const auto next_seq = session_.position_->seq + 1;
     ++number_;
-    if (run_->request().stream_resumable && live_bytes_ < kLiveBytesMax) {
-        live_bytes_ += event.data.size();
+    const auto live_bytes_max = session_.context_.limits.live_bytes_max;
+    if (run_->request().stream_resumable && live_bytes_ < live_bytes_max) {
+        live_bytes_ += sizeof(graph::RowEvent) + event.data.size();
         live_.push_back({next_seq, attempt, number_, event});
+    } else {
+        omit({next_seq, attempt, number_, {event.mode, {}}, true});
     }
     const EventId id{static_cast<std::uint64_t>(next_seq), attempt, number_};
     run_->log().append({id, event.mode, std::move(event.data)});
+}
+
+void SessionHost::omit(graph::RowEvent event) {
+    const auto same = [&](const auto& each) { return each.event.mode == event.event.mode; };
+    std::erase_if(omitted_, same);
+    omitted_.push_back(std::move(event));
+}
+
+std::vector<graph::RowEvent> SessionHost::take_live() {
+    auto live = std::exchange(live_, {});
+    std::move(omitted_.begin(), omitted_.end(), std::back_inserter(live));
+    omitted_.clear();
+    live_bytes_ = 0;
+    return live;
 }
 
 void SessionHost::publish(storage::Seq seq, std::vector<graph::StreamEvent> events) {
@@ -46,7 +62,7 @@ void SessionHost::publish(storage::Seq seq, std::vector<graph::StreamEvent> even
     // What is written only at the end cannot be waited for by who wants to see it happen.
     const bool gated = run_->request().durability != Durability::exit;
     if (gated) {
-        log.add_gate();
+        log.add_gate(static_cast<std::uint64_t>(seq + 1));
     }
     EventId id{static_cast<std::uint64_t>(seq + 1), 0, 0};
     for (auto& event : events) {
@@ -69,9 +85,7 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     }
     session_.context_.metrics.supersteps_total.fetch_add(1, std::memory_order_relaxed);
     const auto seq = row.seq;
-    graph::append_row_events(row.data, live_, events);
-    live_.clear();
-    live_bytes_ = 0;
+    graph::append_row_events(row.data, take_live(), events);
     const bool hands_over = session_.handing_over_ && !session_.position_->next.empty();
     const bool is_held = run_->request().durability == Durability::exit;
     if (is_held) {

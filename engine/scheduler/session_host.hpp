@@ -32,6 +32,9 @@ public:
 private:
     /// Logs a step's events, to be read once its row is on disk.
     void publish(storage::Seq seq, std::vector<graph::StreamEvent> events);
+    /// What happened while the superstep ran, as its row is to have it.
+    std::vector<graph::RowEvent> take_live();
+    void omit(graph::RowEvent event);
     /// Writes what is pending, and again until the answer is younger than a lease: whoever was
     /// stopped meanwhile may have been robbed since, and others may have acted on its record.
     base::Task<base::Status> prove_ownership();
@@ -40,6 +43,7 @@ private:
     RunHandle run_;
     std::vector<graph::RowEvent> live_;  ///< of this superstep, for stream_resumable
     std::size_t live_bytes_ = 0;
+    std::vector<graph::RowEvent> omitted_;  ///< of this superstep: the last of each mode
     bool stopped_ = false;
     std::uint32_t number_ = 0;  ///< of the latest event that is no step's
     std::vector<storage::JournalRow> held_;

@@ -1,5 +1,7 @@
 #include "engine/scheduler/sessions.hpp"
 
+#include <algorithm>
+
 #include "engine/observe/log.hpp"
 
 namespace heddle::scheduler {
@@ -11,6 +13,8 @@ constexpr base::Duration kRecoverWait = std::chrono::seconds{1};
 constexpr std::size_t kRecoveringMax = 10'000;
 constexpr base::Duration kLineRecheck = std::chrono::seconds{1};
 constexpr std::size_t kEvictScan = 8;
+constexpr base::Duration kFreeEndedWait = std::chrono::seconds{1};
+constexpr std::size_t kFreeEndedAtOnce = 32;
 
 }  // namespace
 
@@ -295,16 +299,47 @@ void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover
 }
 
 void ShardScheduler::Sessions::keep_ended(const RunHandle& run) {
-    const auto now = base::system_clock().now();
-    ended_.push_back({now + limits_.ended_run_kept, run});
+    const auto bytes = run->cost();
+    ended_.push_back({base::system_clock().now() + limits_.ended_run_kept, bytes, run});
     ended_by_id_[run->row().id] = run;
-    ended_bytes_ += run->log().bytes();
-    while (!ended_.empty() &&
-           (ended_.front().until <= now || ended_bytes_ > limits_.ended_log_bytes_max)) {
-        ended_bytes_ -= ended_.front().run->log().bytes();
-        ended_by_id_.erase(ended_.front().run->row().id);
-        ended_.pop_front();
+    ended_bytes_ += bytes;
+    while (!ended_.empty() && ended_bytes_ > limits_.ended_runs_bytes_max) {
+        drop_oldest_ended();
     }
+    if (!ended_.empty() && !freeing_ended_) {
+        freeing_ended_ = true;
+        context_.shard.spawn(free_ended());
+    }
+}
+
+void ShardScheduler::Sessions::drop_oldest_ended() {
+    const auto& oldest = ended_.front();
+    ended_bytes_ -= oldest.bytes;
+    // Unless it was deleted meanwhile.
+    const auto at = ended_by_id_.find(oldest.run->row().id);
+    if (at != ended_by_id_.end() && at->second == oldest.run) {
+        ended_by_id_.erase(at);
+    }
+    ended_.pop_front();
+}
+
+base::Task<> ShardScheduler::Sessions::free_ended() {
+    // Those whose time is over within one wait go together, so many that nobody waits for it.
+    const auto least = std::min<base::Duration>(kFreeEndedWait, limits_.ended_run_kept);
+    while (!ended_.empty()) {
+        const auto now = base::system_clock().now();
+        co_await base::wait_for(std::max(least, ended_.front().until - now));
+        for (std::size_t freed = 1; !ended_.empty(); ++freed) {
+            if (ended_.front().until > base::system_clock().now()) {
+                break;
+            }
+            drop_oldest_ended();
+            if (freed % kFreeEndedAtOnce == 0) {
+                co_await base::wait_for(base::Duration::zero());
+            }
+        }
+    }
+    freeing_ended_ = false;
 }
 
 void ShardScheduler::Sessions::insert(const base::ThreadId& thread, SessionPtr session) {

@@ -74,6 +74,7 @@ private:
     };
     struct Ended {
         base::Instant until;
+        std::size_t bytes;
         RunHandle run;
     };
 
@@ -86,6 +87,9 @@ private:
     base::Task<> recover_later(base::ThreadId thread, base::Duration wait);
     void forget(const base::ThreadId& thread, bool recover);
     void keep_ended(const RunHandle& run);
+    void drop_oldest_ended();
+    /// Lets ended runs go when their time is over; lives as long as some are kept.
+    base::Task<> free_ended();
     void insert(const base::ThreadId& thread, SessionPtr session);
     void evict_idle();
 
@@ -99,6 +103,7 @@ private:
     std::deque<Ended> ended_;
     std::unordered_map<base::RunId, RunHandle> ended_by_id_;
     std::size_t ended_bytes_ = 0;
+    bool freeing_ended_ = false;
     bool leaving_ = false;  ///< no thread is claimed any more
 };
 

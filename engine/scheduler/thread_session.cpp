@@ -84,8 +84,9 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
     for (auto& row : rows) {
         newest_created_us_ = std::max(newest_created_us_, row.created_at_us);
         auto request = decode_run(row, context_.catalog);
-        auto run = std::make_shared<Run>(request ? std::move(*request) : RunRequest{},
-                                         row.created_at_us, context_.limits.run_log_bytes_max);
+        auto run =
+            std::make_shared<Run>(request ? std::move(*request) : RunRequest{}, row.created_at_us,
+                                  context_.limits.run_log_bytes_max, &context_.logs);
         run->row_ = std::move(row);
         run->note_ = read_note(run->row_.error);
         run->epoch_ = epoch_;
@@ -166,7 +167,7 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     // the one that dated those before.
     newest_created_us_ = std::max(base::unix_microseconds(), newest_created_us_ + 1);
     auto run = std::make_shared<Run>(std::move(request), newest_created_us_,
-                                     context_.limits.run_log_bytes_max);
+                                     context_.limits.run_log_bytes_max, &context_.logs);
     run->epoch_ = epoch_;
     runs_[id] = run;
     note_graph(*run);

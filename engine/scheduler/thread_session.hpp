@@ -42,6 +42,7 @@ struct SessionContext {
     /// The run has ended and somebody may still want to read its events.
     std::function<void(const RunHandle&)> keep_ended;
     SparedStarts spared{};
+    LogBudget logs{limits.active_logs_bytes_max};  ///< of the runs that have not ended
 };
 
 /// One claimed thread: its position, its queue and the only pipeline by which anything is written

@@ -41,9 +41,9 @@ TEST(Assistants, SearchFiltersSortsAndPages) {
     const auto all =
         api.call("POST", "/assistants/search", R"({"sort_by":"name","sort_order":"asc"})");
     ASSERT_EQ(all.status, 200) << all.body;
-    EXPECT_EQ(all.json().size(), 5U);
+    EXPECT_EQ(all.json().size(), 7U);
     EXPECT_EQ(all.json()[0].at("name"), "broken");
-    EXPECT_EQ(all.header("x-pagination-total"), "5");
+    EXPECT_EQ(all.header("x-pagination-total"), "7");
     EXPECT_EQ(all.header("x-pagination-next"), "");
 
     const auto page = api.call("POST", "/assistants/search",
@@ -55,7 +55,7 @@ TEST(Assistants, SearchFiltersSortsAndPages) {
     EXPECT_EQ(api.call("POST", "/assistants/search", R"({"graph_id":"echo"})").json().size(), 1U);
     EXPECT_EQ(api.call("POST", "/assistants/search", R"({"name":"ECH"})").json().size(), 1U);
     EXPECT_EQ(api.call("POST", "/assistants/search", R"({"metadata":{"x":1}})").body, "[]");
-    EXPECT_EQ(api.call("POST", "/assistants/count", "").body, "5");
+    EXPECT_EQ(api.call("POST", "/assistants/count", "").body, "7");
     const auto wrong = api.call("POST", "/assistants/search", R"({"limit":1001})");
     EXPECT_EQ(wrong.status, 422);
     EXPECT_EQ(wrong.json().at("field"), "limit");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <thread>
 
 namespace heddle::api::test {
 namespace {
@@ -39,6 +40,29 @@ public:
 
 private:
     Gate& gate_;
+};
+
+// Forty custom events before the gate, five behind it.
+class TalkNode final : public EchoNode {
+public:
+    TalkNode(Gate& gate, bool fails) : gate_{gate}, fails_{fails} {}
+    base::Task<base::Result<graph::NodeOutput>> run(graph::NodeContext& context) const override {
+        for (int i = 1; i <= 45; ++i) {
+            context.emit_custom({{"said", i}});
+            if (i == 40) {
+                co_await gate_.pass();
+            }
+        }
+        if (fails_) {
+            co_return Error{ErrorCode::model_error, "the model said no"};
+        }
+        auto output = co_await EchoNode::run(context);
+        co_return output;
+    }
+
+private:
+    Gate& gate_;
+    bool fails_;
 };
 
 class BrokenNode final : public graph::Node {
@@ -114,6 +138,14 @@ void Gate::open() {
 std::size_t Gate::arrived() const {
     const std::lock_guard lock{mutex_};
     return arrived_;
+}
+
+void Gate::wait_arrived(std::size_t count) const {
+    const auto until = std::chrono::steady_clock::now() + kPatience;
+    while (arrived() < count && std::chrono::steady_clock::now() < until) {
+        std::this_thread::yield();
+    }
+    EXPECT_GE(arrived(), count) << "waited in vain";
 }
 
 Json Reply::json() const {
@@ -214,6 +246,8 @@ TestApi::TestApi(ApiOptions options, scheduler::SchedulerLimits limits) {
         make_graph("echo", {echo}, messages()),
         make_graph("gated", {std::make_shared<const GatedNode>(gate)}, messages()),
         make_graph("pair", {echo, echo}, messages()),
+        make_graph("talk", {std::make_shared<const TalkNode>(gate, false), echo}, messages()),
+        make_graph("talk_broken", {echo, std::make_shared<const TalkNode>(gate, true)}, messages()),
         make_graph("broken", {std::make_shared<const BrokenNode>()}, messages()),
         make_graph("counter", {std::make_shared<const CountNode>()}, std::move(counts))};
     catalog_ = std::make_unique<scheduler::Catalog>(std::move(graphs));

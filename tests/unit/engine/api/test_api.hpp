@@ -25,6 +25,8 @@ public:
     base::Task<> pass();
     void open();
     [[nodiscard]] std::size_t arrived() const;
+    /// Waits until so many have arrived, at most ten seconds.
+    void wait_arrived(std::size_t count) const;
 
 private:
     mutable std::mutex mutex_;
@@ -99,7 +101,9 @@ private:
 using ExchangePtr = std::shared_ptr<Exchange>;  // NOLINT: the shard's coroutine holds it too
 
 /// An API over a memory store with the agents echo, gated (waits for `gate`), pair (two nodes),
-/// broken (its node fails) and counter (no messages channel).
+/// talk (two nodes, of which the first has 45 custom events and waits for `gate` after 40), broken
+/// (its node fails), talk_broken (the second node talks and fails) and counter (no messages
+/// channel).
 class TestApi {
 public:
     explicit TestApi(ApiOptions options = {}, scheduler::SchedulerLimits limits = {});

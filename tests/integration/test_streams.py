@@ -166,6 +166,71 @@ async def test_hundreds_of_clients_that_go_leave_nothing_open(api, server):
     await eventually(closed, "no stream is open in any engine", 30)
 
 
+# ---- what is kept of a stream, and what is not
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """Room for some ten events of a run, and for a second after its end."""
+    options = ("--run-log-bytes-max", 8192, "--ended-run-seconds", 1)
+    with slow_cluster(tmp_path, latency=MODEL_SECONDS, engines=2, workers=1,
+                      engine_options=options) as cluster:
+        yield cluster
+        cluster.check_clean()
+
+
+def steps_of(events):
+    return [(event.id, event.name, event.data) for event in events
+            if event.name in ("values", "updates")]
+
+
+def test_a_late_reader_is_told_what_it_has_missed(narrow):
+    """Tokens that were dropped are announced, what a superstep came to is read back, and the stream
+    goes on; so it is again when nothing of the run is left in memory."""
+    async def body():
+        async with connect(narrow.url) as api:
+            thread = await api.new_thread()
+            wanted = run_of("wordy", "hello", stream_mode=["values", "updates", "messages-tuple"])
+            first, late = [], None
+            async with api.open_stream("POST", f"/threads/{thread}/runs/stream",
+                                       wanted) as (head, events):
+                stream = head.headers["location"]
+                async for event in events:
+                    first.append(event)
+                    if late is None and len(first) == 25:
+                        late = asyncio.create_task(api.stream("GET", stream))
+            late = await late
+            tokens = [event for event in first if event.name == "messages"]
+            assert len(tokens) > 25 and not [event for event in first if event.name == "lost"]
+            check_late(thread, first, late)
+            assert steps_of(late) == steps_of(first)
+
+            async def forgotten():
+                rest = await api.stream("GET", stream, headers={"last-event-id": tokens[-2].id})
+                return rest if rest[0].name == "lost" else None
+            rest = await eventually(forgotten, "the run has left the engine's memory", 20)
+            assert rest[0].id == tokens[-1].id and rest[0].data["after"] == tokens[-2].id
+            assert [event.name for event in rest[1:]] == ["updates", "values"] or \
+                [event.name for event in rest[1:]] == ["values", "updates"]
+            assert steps_of(rest) == steps_of(first)[-2:]
+            whole = await api.stream("GET", stream, headers={"last-event-id": tokens[-1].id})
+            assert steps_of(whole) == steps_of(rest) and len(whole) == 2, "nothing is missing"
+    run(body())
+
+
+def check_late(thread, first, late):
+    ids = [int(event.id) for event in late]
+    assert ids == sorted(set(ids))
+    lost = [event for event in late if event.name == "lost"]
+    assert len(lost) == 1, [event.name for event in late]
+    assert lost[0].data["code"] == "events_lost" and lost[0].data["modes"] == ["messages-tuple"]
+    assert lost[0].data["state"] == f"/threads/{thread}/state" and lost[0].data["checkpoint_id"]
+    missing = {event.id for event in first} - {event.id for event in late}
+    assert missing and max(map(int, missing)) < int(lost[0].id)
+    assert lost[0].id in {event.id for event in first if event.name == "messages"}
+    assert "error" not in {event.name for event in late}
+
+
 # ---- large bodies
 
 

@@ -10,7 +10,8 @@ using std::chrono::seconds;
 
 constexpr std::size_t kShards = 2;
 constexpr std::size_t kMailboxMax = 4096;
-constexpr std::size_t kFramesMax = 64;  // few, so that streams meet a full outbox
+constexpr std::size_t kFramesMax = 64;     // few, so that streams meet a full outbox
+constexpr std::size_t kLogBytesMax = 300;  // two or three events
 constexpr Duration kTickEvery = milliseconds{250};
 constexpr Duration kPeerSilenceMax = seconds{10};
 
@@ -29,6 +30,8 @@ Engine::Engine(World& world,
         shards_ = std::make_unique<base::ShardPool>(kShards, kMailboxMax);
         scheduler::SchedulerLimits limits;
         limits.sessions_max = 2;
+        // Of every second engine, so that its readers live on what is in the store.
+        limits.run_log_bytes_max = slot % 2 == 0 ? kLogBytesMax : limits.run_log_bytes_max;
         scheduler_ =
             std::make_unique<scheduler::Scheduler>(*shards_, *store_, catalog, metrics_, limits);
         api_ = std::make_unique<api::Api>(*scheduler_, api::ApiOptions{"sim", process_.name()});

@@ -94,6 +94,10 @@ void Ledger::event(Reading& reading, const StreamEvent& event) {
     if (!is_step && !is_end && id->attempt > reading.attempt) {
         world_.fail("{}: {} of attempt {} was not announced", reading.tag, event.name, id->attempt);
     }
+    if (event.name == "lost") {
+        lost(reading, told, event);
+        return;
+    }
     const auto run = told.run ? watch_.find_run(told.thread, *told.run) : nullptr;
     if (told.exits || (told.run && watch_.was_ever_deleted(*told.run))) {
         return;
@@ -114,6 +118,22 @@ void Ledger::event(Reading& reading, const StreamEvent& event) {
     }
     if (event.name == told.mode) {
         ++reading.steps[seq];
+    }
+}
+
+// Its id is that of the last event that is missing; other readers may have had that one.
+void Ledger::lost(const Reading& reading, const Told& told, const StreamEvent& event) {
+    ++losses;
+    const auto data = base::parse_stored_json(event.data);
+    if (!data || data->value("code", std::string{}) != "events_lost") {
+        world_.fail("{}: is told of a loss by {}", reading.tag, event.data);
+        return;
+    }
+    for (const auto& mode : data->at("modes")) {
+        if (mode == told.mode && !told.exits) {
+            world_.fail("{}: events of supersteps are said to be lost: {}", reading.tag,
+                        event.data);
+        }
     }
 }
 

@@ -68,8 +68,10 @@ public:
     std::size_t waits_read = 0;
     std::size_t repeats = 0;
     std::size_t resumed = 0;
+    std::size_t losses = 0;  ///< announced to somebody
 
 private:
+    void lost(const Reading& reading, const Told& told, const StreamEvent& event);
     void outcome(Told& told, bool success);
     void check_log(const base::ThreadId& thread,
                    const base::Json& values,

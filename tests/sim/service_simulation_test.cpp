@@ -42,10 +42,11 @@ std::uint64_t first_seed() {
 std::ostream& operator<<(std::ostream& out, const Counts& counts) {
     return out << counts.runs << " runs, " << counts.streams << " streams, " << counts.waits
                << " waits, " << counts.repeats << " repeats, " << counts.resumed << " resumed, "
-               << counts.rollbacks << " rollbacks; " << counts.crashes << " crashes, "
-               << counts.pauses << " pauses, " << counts.drains << " drains, " << counts.outages
-               << " outages, " << counts.cuts << " cuts; " << counts.takeovers << " takeovers, "
-               << counts.stale_writes << " stale writes refused; " << counts.steps << " steps";
+               << counts.losses << " losses, " << counts.rollbacks << " rollbacks; "
+               << counts.crashes << " crashes, " << counts.pauses << " pauses, " << counts.drains
+               << " drains, " << counts.outages << " outages, " << counts.cuts << " cuts; "
+               << counts.takeovers << " takeovers, " << counts.stale_writes
+               << " stale writes refused; " << counts.steps << " steps";
 }
 
 std::string report(std::uint64_t seed, const Outcome& outcome) {
@@ -75,8 +76,8 @@ TEST(ServiceSimulation, NothingIsLostDoubledOrOutOfOrderWhateverFails) {
     }
     EXPECT_GT(all.runs, trials);
     for (const auto count :
-         {all.streams, all.waits, all.repeats, all.resumed, all.rollbacks, all.crashes, all.pauses,
-          all.drains, all.outages, all.cuts, all.takeovers, all.stale_writes}) {
+         {all.streams, all.waits, all.repeats, all.resumed, all.losses, all.rollbacks, all.crashes,
+          all.pauses, all.drains, all.outages, all.cuts, all.takeovers, all.stale_writes}) {
         EXPECT_GT(count, 0U);
     }
 }

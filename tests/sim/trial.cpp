@@ -293,6 +293,7 @@ Outcome Trial::run() {
     counts_.waits = ledger_.waits_read;
     counts_.repeats = ledger_.repeats;
     counts_.resumed = ledger_.resumed;
+    counts_.losses = ledger_.losses;
     return {world_.failure(), world_.trace(), world_.trace_hash(), counts_};
 }
 
@@ -313,6 +314,7 @@ Counts& Counts::operator+=(const Counts& other) {
     waits += other.waits;
     repeats += other.repeats;
     resumed += other.resumed;
+    losses += other.losses;
     return *this;
 }
 

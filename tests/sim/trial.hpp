@@ -23,6 +23,7 @@ struct Counts {
     std::uint64_t waits = 0;
     std::uint64_t repeats = 0;
     std::uint64_t resumed = 0;  ///< streams, from an id
+    std::uint64_t losses = 0;   ///< announced events that were not kept
 
     Counts& operator+=(const Counts& other);
 };

@@ -84,9 +84,15 @@ class Backends:
         return {name: sum(map(stack.cpu_of, pids)) for name, pids in self.groups().items()}
 
     def settle(self):
-        """Begins a checkpoint's distance anew and touches the pages that each turn touches, so
-        that no full-page images of theirs fall among the measured turns."""
+        """Brings the server to where one is that has run for a while: old segments of the log to
+        write to (making one stops all writers for 50 ms), a checkpoint's distance begun anew, and
+        the pages touched that each turn touches, so that no full-page images of theirs fall among
+        the measured turns."""
         if self.postgres:
+            megabytes = 16 if self.settings.quick else 600
+            self.postgres.ask("SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', "
+                              f"1000000))) FROM generate_series(1, {megabytes})")
+            self.postgres.ask("CHECKPOINT")
             self.postgres.ask("CHECKPOINT")
         for agent in self.settings.agents:
             self.load(agent, "--connections", 8, "--requests", 500)

@@ -11,7 +11,7 @@
 namespace heddle::storage {
 
 /// Connects and brings the schema `heddle` of the database up to date; several engines may start at
-/// once. Keeps eight connections: two for writes, one for claims, four for reading and one for
+/// once. Keeps seven connections: one for writes, one for claims, four for reading and one for
 /// leases; one more migrates for a moment. A pooler in between is noticed and allowed for; without
 /// one statements are prepared, which is faster.
 /// @param url  "postgres://user:password@host/database?..." as libpq reads it; of several hosts the

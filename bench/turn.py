@@ -20,7 +20,8 @@ import stack
 NAME = "turn"
 TURNS = 200
 BOUNDS = {"turn_200_ms": ("<=", 1.3), "turn_200_wal": ("<=", 1.3), **peers.BOUNDS}
-RATES = {("postgres", "echo", 64): 4000, ("postgres", "chain5", 64): 1200}
+RATES = {("postgres", "echo", 64): 8000, ("postgres", "chain5", 64): 3000}
+MEDIANS_US = {("postgres", "echo", 1): 800}
 EXPECT = {"wait": '"type":"ai"', "updates": "event: updates"}
 MESSAGE = "Which day suits you for the appointment, and which of our two houses is nearer?"
 FRONT = """
@@ -341,8 +342,11 @@ def show(cases, ceiling, ratios):
     print("\nratios (echo on Postgres unless named):")
     print("\n".join(report.ratio_lines(ratios, BOUNDS)))
     for case in [c for c in cases if c["kind"] == "new"]:
-        wanted = RATES.get((case["store"], case["agent"], case["in_flight"]))
-        if wanted:
-            name = f"{case['agent']} on {case['store']}, {case['in_flight']} in flight"
+        key = (case["store"], case["agent"], case["in_flight"])
+        name = f"{case['agent']} on {case['store']}, {case['in_flight']} in flight"
+        if wanted := RATES.get(key):
             verdict = "met" if case["rps"] >= wanted else "MISSED"
             print(f"  {name}: {case['rps']:,.0f} runs/s   target >= {wanted:,}: {verdict}")
+        if wanted := MEDIANS_US.get(key):
+            verdict = "met" if case["p50_us"] <= wanted else "MISSED"
+            print(f"  {name}: p50 {case['p50_us']:,.0f} us   target <= {wanted:,}: {verdict}")

@@ -221,28 +221,64 @@ def test_reloaded_again_and_again(cluster):
     play(body)
 
 
+def steps_of(events):
+    return [(event.id, event.name, event.data) for event in events
+            if event.name in ("values", "updates")]
+
+
+async def post_of(kind, api, thread, agent, text, headers):
+    """Sends one POST of this kind; what every repeat of it has to answer."""
+    body = run_of(agent, text)
+    if kind == "wait":
+        return (await api.post(f"/threads/{thread}/runs/wait", body, headers=headers)).body.strip()
+    if kind == "create":
+        return (await api.post(f"/threads/{thread}/runs", body, headers=headers)).json["run_id"]
+    if kind == "stream":
+        body["stream_mode"] = ["values", "updates"]
+        return steps_of(await api.stream("POST", f"/threads/{thread}/runs/stream", body,
+                                         headers=headers))
+    if kind == "chat":
+        said = {"agent": agent, "thread_id": thread, "message": text}
+        return (await api.post("/chat", said, headers=headers)).body.strip()
+    if kind == "thread":
+        made = await api.post("/threads", {"thread_id": thread, "if_exists": "do_nothing"})
+        return made.json["thread_id"]
+    assert kind == "stateless"
+    return (await api.post("/runs/wait", body, headers=headers)).body.strip()
+
+
+KINDS = ["wait", "wait", "create", "stream", "chat", "stateless", "thread"]
+
+
 def test_every_post_is_repeated(cluster):
     """Lost acknowledgements: 1 to 5 times the same POST, over two nginx, at random moments; most of
     them within the few milliseconds in which a run is looked up, executed and ended."""
     async def body(chance):
         async with clients(cluster) as apis:
             async def one(number):
-                thread = await chance.choice(apis).new_thread()
+                kind = chance.choice(KINDS)
+                thread = (str(uuid.UUID(int=chance.getrandbits(128), version=4))
+                          if kind == "thread" else await chance.choice(apis).new_thread())
                 headers = {"idempotency-key": f"key-{number}"}
-                path = f"/threads/{thread}/runs/wait"
                 agent, within = chance.choice([("quick", 0.15), ("echo", 0.02), ("echo", 0.002),
                                                ("echo", 0.0)])
 
                 async def send(after):
                     await asyncio.sleep(after)  # the random moment itself
-                    return await chance.choice(apis).post(path, run_of(agent, f"n {number}"),
-                                                          headers=headers)
+                    return await post_of(kind, chance.choice(apis), thread, agent, f"n {number}",
+                                         headers)
                 answers = await asyncio.gather(*[send(chance.random() * within)
                                                  for _ in range(chance.randint(1, 5))])
-                assert len({answer.body.strip() for answer in answers}) == 1, "identical answers"
-                runs = (await chance.choice(apis).get(f"/threads/{thread}/runs")).json
-                assert [each["status"] for each in runs] == ["success"]
-                assert len(await chance.choice(apis).thread_messages(thread)) == 2
+                assert all(answer == answers[0] for answer in answers), (kind, answers)
+                api = chance.choice(apis)
+                if kind in ("stateless", "thread"):
+                    await api.get(f"/threads/{thread}")
+                    return
+                if kind == "create":
+                    await api.get(f"/threads/{thread}/runs/{answers[0]}/join")
+                runs = (await api.get(f"/threads/{thread}/runs")).json
+                assert [each["status"] for each in runs] == ["success"], kind
+                assert len(await api.thread_messages(thread)) == 2, kind
             for base in range(0, 400 * TRIALS, 80):
                 await asyncio.gather(*[one(base + number) for number in range(80)])
     play(body)

@@ -1,5 +1,7 @@
 #include "tests/sim/store_watch.hpp"
 
+#include <utility>
+
 #include "engine/base/json.hpp"
 
 namespace heddle::sim {
@@ -37,6 +39,10 @@ bool StoreWatch::is_alive(const storage::EngineId& engine) const {
 
 void StoreWatch::beaten(const storage::EngineId& engine, const base::Status& answer) {
     if (!answer) {
+        // It gives its threads up, and knows of what it had begun that this was the store's fault.
+        for (const auto& thread : std::exchange(claims_[engine], {})) {
+            spoiled(thread);
+        }
         return;
     }
     if (!is_alive(engine)) {
@@ -64,6 +70,7 @@ void StoreWatch::claimed(const storage::EngineId& engine,
     }
     thread.owner = engine;
     thread.epoch = outcome->epoch;
+    claims_[engine].insert(claim.thread_id);
 }
 
 void StoreWatch::created(const storage::EngineId& engine,
@@ -82,6 +89,7 @@ void StoreWatch::created(const storage::EngineId& engine,
     }
     at->second.owner = engine;
     at->second.epoch = 1;
+    claims_[engine].insert(first.thread_id);
     auto write = first;
     write.epoch = 1;
     written(engine, write, base::ok());

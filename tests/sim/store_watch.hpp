@@ -2,6 +2,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -90,6 +91,8 @@ private:
     std::unordered_map<storage::EngineId, Duration> beats_;
     std::map<storage::ThreadId, Thread> threads_;
     std::unordered_map<storage::ThreadId, std::int32_t> spoiled_;
+    /// Since its last heartbeat that failed.
+    std::map<storage::EngineId, std::set<storage::ThreadId>> claims_;
     std::map<std::string, base::RunId> run_of_tag_;
     std::unordered_set<storage::RunId> ever_;
     std::unordered_set<storage::RunId> deleted_;

@@ -38,6 +38,7 @@ struct Request {
 
     /// thread_id and run_id are those that its Idempotency-Key stands for; set by a handler.
     bool key_claimed = false;
+    bool key_is_new = false;          ///< no request with it came before
     const Route* route = nullptr;     ///< set by Handler::plan
     std::vector<std::string> params;  ///< path parameters, in order; set by Handler::plan
 

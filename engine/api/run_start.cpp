@@ -102,6 +102,7 @@ base::Task<base::Status> Api::claim_key(Call& call, std::string scope, scheduler
     // Also if the key is new: another request with it may be faster from here on.
     run.maybe_repeated = true;
     if (request.key_claimed) {
+        run.may_begin = request.key_is_new;
         co_return base::ok();
     }
     storage::KeyClaim claim;
@@ -120,6 +121,8 @@ base::Task<base::Status> Api::claim_key(Call& call, std::string scope, scheduler
     request.thread_id = holder->thread.to_string();
     request.run_id = holder->run.to_string();
     request.key_claimed = true;
+    request.key_is_new = holder->is_new;
+    run.may_begin = holder->is_new;
     co_return base::ok();
 }
 

@@ -26,6 +26,7 @@ struct RunRequest {
     bool create_thread = false;     ///< if_not_exists: create, or a stateless run
     bool temporary_thread = false;  ///< stateless with on_completion: delete
     bool keyed = false;             ///< by an Idempotency-Key: its thread stays as long as that
+    bool may_begin = true;          ///< no other request has its key: the thread may be new
     bool maybe_repeated = false;    ///< the edge may have sent this to others, too
     bool must_exist = false;        ///< it was stored before: if it is gone, it is not made again
     /// Where the run is to start. Only the thread's newest checkpoint is obeyed (SDKs name it with

@@ -117,7 +117,9 @@ void ShardScheduler::drop_waiters() {
 base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
                                                            bool wait_for_owner) {
     auto options = options_of(request, sessions_->context().limits);
-    const bool may_begin = options.create && !wait_for_owner && !request.from_checkpoint;
+    // Who begins in vain sends others away who wait for the thread meanwhile.
+    const bool may_begin =
+        options.create && request.may_begin && !wait_for_owner && !request.from_checkpoint;
     if (may_begin && sessions_->find_ended(request.run_id) == nullptr) {
         if (const auto begun = sessions_->begin(request.thread_id, options)) {
             auto first = co_await submit_first(*begun, request);

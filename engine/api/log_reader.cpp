@@ -47,6 +47,11 @@ std::string lost_json(const std::vector<StreamMode>& modes,
     return base::dump_json(data);
 }
 
+// So many rows hold the event: what happened while a superstep ran lies in the one that it made.
+std::uint64_t rows_with(const EventId& id, bool of_step) noexcept {
+    return id.rows + (of_step ? 0 : 1);
+}
+
 void sort_by_id(std::vector<LoggedEvent>& events) {
     std::stable_sort(events.begin(), events.end(),
                      [](const auto& left, const auto& right) { return left.id < right.id; });
@@ -138,6 +143,9 @@ bool LogReader::misses(const scheduler::RunLog::Dropped& dropped) const noexcept
 }
 
 bool LogReader::is_behind() const noexcept {
+    if (log_.is_cut()) {
+        return false;  // its rows are being taken back: there is nothing to be read in the store
+    }
     const auto& dropped = log_.dropped();
     return std::any_of(dropped.begin(), dropped.end(),
                        [this](const auto& each) { return misses(each); });
@@ -170,9 +178,7 @@ LogReader::Outlook LogReader::look() const {
             outlook.waits = outlook.waits || !log_.is_shown(each);
             continue;
         }
-        // What happened while a superstep runs lies in the row that it makes.
-        const auto rows = each.newest.rows + (each.of_step ? 0 : 1);
-        if (rows <= on_disk) {
+        if (rows_with(each.newest, each.of_step) <= on_disk) {
             continue;
         }
         const bool will_be = gated && (each.of_step || request.stream_resumable);
@@ -198,11 +204,18 @@ base::Task<base::Result<bool>> LogReader::catch_up(std::string& out) {
     if (rows_on_disk() > 0) {
         page = co_await shard_.load_events_after(row.thread_id, row.id, position_, kPageBytes);
     }
+    if (log_.is_cut()) {
+        co_return false;  // meanwhile
+    }
     if (!page) {
         co_return std::move(page).error();
     }
     const auto to = page->to ? std::min(outlook.to, *page->to) : outlook.to;
     add_lost(*page, to);
+    // Some may have got there while it was read: what became of them is in their rows.
+    std::erase_if(outlook.made, [&](const auto& each) {
+        return each.lost && rows_with(each.id, each.id.attempt == 0) <= page->rows;
+    });
     auto events = std::move(page->events);
     std::move(outlook.made.begin(), outlook.made.end(), std::back_inserter(events));
     // What is beyond is in the log as well.

@@ -80,6 +80,7 @@ public:
     void close();
     [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
     [[nodiscard]] bool is_closed() const noexcept { return closed_; }
+    [[nodiscard]] bool is_cut() const noexcept { return cut_at_.has_value(); }
     [[nodiscard]] bool is_empty() const noexcept { return last_ == EventId{}; }
     /// Id of the newest event, {0, 0, 0} if there is none.
     [[nodiscard]] EventId last_id() const noexcept { return last_; }

@@ -60,48 +60,57 @@ base::Task<base::Status> Ownership::register_anew() {
     row.id = id;
     row.endpoint = endpoint_;
     row.draining = draining_.load(std::memory_order_relaxed);
+    const auto asked_at = base::system_clock().now();
     auto status = co_await base::from_callback<base::Status>(
         [&](auto done) { scheduler_.store().register_engine(std::move(row), std::move(done)); });
     if (status) {
+        scheduler_.lease().extend(asked_at + limits_.lease);
         const std::lock_guard lock{id_mutex_};
         id_ = id;
     }
     co_return status;
 }
 
-base::Task<bool> Ownership::renew(base::Instant& renewed_at) {
+base::Task<bool> Ownership::renew() {
+    auto& lease = scheduler_.lease();
     const auto asked_at = base::system_clock().now();
     const auto status = co_await base::from_callback<base::Status>([&](auto done) {
         scheduler_.store().heartbeat(draining_.load(std::memory_order_relaxed), std::move(done));
     });
     if (status) {
-        renewed_at = asked_at;
+        lease.extend(asked_at + limits_.lease);
         co_return true;
     }
     const auto code = status.error().code;
-    const bool expired = code == base::ErrorCode::stale_epoch || code == base::ErrorCode::not_found;
+    if (code == base::ErrorCode::stale_epoch || code == base::ErrorCode::not_found) {
+        lease.end();
+    }
     observe::log(observe::LogLevel::warn, "ownership", "heartbeat failed: {}",
                  status.error().message);
-    co_return !expired && base::system_clock().now() - renewed_at < limits_.lease;
+    co_return !lease.is_over();
 }
 
 base::Task<> Ownership::keep_lease() {
-    auto renewed_at = base::system_clock().now();
+    bool is_registered = true;
     while (!left_.load(std::memory_order_relaxed)) {
         co_await base::wait_for(limits_.heartbeat_every);
         if (left_.load(std::memory_order_relaxed)) {
             co_return;
         }
-        const bool held = co_await renew(renewed_at);
-        if (held) {
-            continue;
+        if (is_registered) {
+            const bool held = co_await renew();
+            if (held) {
+                continue;
+            }
+            observe::log(observe::LogLevel::error, "ownership",
+                         "lease lost: all runs are abandoned");
+            scheduler_.lease().end();
+            abandon_all();
         }
-        observe::log(observe::LogLevel::error, "ownership", "lease lost: all runs are abandoned");
-        abandon_all();
+        // The old id must not beat again, also if this fails and the store took it for alive: its
+        // threads would belong to an engine that does nothing for them, and to nobody else.
         const auto status = co_await register_anew();
-        if (status) {
-            renewed_at = base::system_clock().now();
-        }
+        is_registered = status.has_value();
     }
 }
 

@@ -49,7 +49,8 @@ private:
     base::Task<> keep_lease();
     base::Task<> take_over();
     base::Task<base::Status> register_anew();
-    base::Task<bool> renew(base::Instant& renewed_at);
+    /// @return false if it is over
+    base::Task<bool> renew();
     void abandon_all();
 
     Scheduler& scheduler_;

@@ -105,8 +105,9 @@ ShardScheduler::ShardScheduler(base::Shard& shard,
                                storage::Store& store,
                                const Catalog& catalog,
                                observe::Metrics& metrics,
-                               SchedulerLimits limits)
-    : sessions_{std::make_unique<Sessions>(shard, store, catalog, metrics, limits)} {}
+                               SchedulerLimits limits,
+                               const Lease& lease)
+    : sessions_{std::make_unique<Sessions>(shard, store, catalog, metrics, limits, lease)} {}
 
 ShardScheduler::~ShardScheduler() = default;
 
@@ -546,8 +547,8 @@ Scheduler::Scheduler(base::ShardPool& shards,
                      SchedulerLimits limits)
     : pool_{shards}, store_{store}, catalog_{catalog}, metrics_{metrics}, limits_{limits} {
     for (std::size_t i = 0; i < shards.size(); ++i) {
-        shards_.push_back(
-            std::make_unique<ShardScheduler>(shards.at(i), store, catalog, metrics, limits));
+        shards_.push_back(std::make_unique<ShardScheduler>(shards.at(i), store, catalog, metrics,
+                                                           limits, lease_));
     }
 }
 

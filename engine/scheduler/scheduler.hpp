@@ -10,6 +10,7 @@
 #include "engine/base/shard.hpp"
 #include "engine/observe/metrics.hpp"
 #include "engine/scheduler/catalog.hpp"
+#include "engine/scheduler/lease.hpp"
 #include "engine/scheduler/run.hpp"
 #include "engine/storage/store.hpp"
 
@@ -79,7 +80,8 @@ public:
                    storage::Store& store,
                    const Catalog& catalog,
                    observe::Metrics& metrics,
-                   SchedulerLimits limits);
+                   SchedulerLimits limits,
+                   const Lease& lease);
     ~ShardScheduler();
     ShardScheduler(const ShardScheduler&) = delete;
     ShardScheduler& operator=(const ShardScheduler&) = delete;
@@ -205,6 +207,8 @@ public:
     [[nodiscard]] storage::Store& store() noexcept { return store_; }
     [[nodiscard]] observe::Metrics& metrics() noexcept { return metrics_; }
     [[nodiscard]] const SchedulerLimits& limits() const noexcept { return limits_; }
+    /// Ownership keeps it; no thread is opened while it is over.
+    [[nodiscard]] Lease& lease() noexcept { return lease_; }
 
 private:
     base::ShardPool& pool_;
@@ -212,6 +216,7 @@ private:
     const Catalog& catalog_;
     observe::Metrics& metrics_;
     const SchedulerLimits limits_;
+    Lease lease_;
     std::vector<std::unique_ptr<ShardScheduler>> shards_;
 };
 

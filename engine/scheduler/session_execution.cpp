@@ -157,6 +157,11 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     if (lost_) {
         co_return *lost_;
     }
+    if (events->newest > position_->seq) {
+        // Made after our claim, so not by us; our next write would be told so.
+        co_return base::Error{base::ErrorCode::unavailable,
+                              "another engine has claimed the thread"};
+    }
     run.log_.mark_stored(static_cast<std::uint64_t>(position_->seq + 1));
     for (auto& each : logged_events(run.row_.id, std::move(events->events))) {
         run.log_.append(std::move(each));
@@ -224,6 +229,8 @@ base::Task<> ThreadSession::give_up(RunHandle run) {
             co_return;
         }
         if (events) {
+            // Readers look there for what the log does not keep.
+            run->log_.mark_stored(static_cast<std::uint64_t>(events->newest + 1));
             for (auto& each : logged_events(run->row_.id, std::move(events->events))) {
                 run->log_.append(std::move(each));
             }

@@ -9,6 +9,9 @@ namespace {
 
 constexpr base::Duration kClaimRetryWait = std::chrono::milliseconds{200};
 constexpr base::Duration kRecoverWait = std::chrono::seconds{1};
+// What is in doubt may be carried out so much later. A thread that is claimed or made then belongs
+// to this engine, which lives, so that nobody else looks for its runs.
+constexpr base::Duration kLateMax = std::chrono::minutes{2};
 // Threads looked after at once. Whoever asks for one that found no place here claims it anew.
 constexpr std::size_t kRecoveringMax = 10'000;
 constexpr base::Duration kLineRecheck = std::chrono::seconds{1};
@@ -22,20 +25,23 @@ ShardScheduler::Sessions::Sessions(base::Shard& shard,
                                    storage::Store& store,
                                    const Catalog& catalog,
                                    observe::Metrics& metrics,
-                                   SchedulerLimits limits)
+                                   SchedulerLimits limits,
+                                   const Lease& lease)
     : limits_{limits},
       context_{shard,
                store,
                catalog,
                metrics,
                limits_,
+               lease,
                [this](const base::ThreadId& thread, bool again) { forget(thread, again); },
                [this](const RunHandle& run) { keep_ended(run); }} {}
 
 // NOLINTNEXTLINE: see RunHandle
 std::shared_ptr<ThreadSession> ShardScheduler::Sessions::begin(const base::ThreadId& thread,
                                                                OpenOptions options) {
-    if (leaving_ || sessions_.contains(thread) || opening_.contains(thread)) {
+    if (leaving_ || context_.lease.is_over() || sessions_.contains(thread) ||
+        opening_.contains(thread)) {
         return nullptr;
     }
     storage::ThreadClaim fresh;
@@ -50,6 +56,10 @@ std::shared_ptr<ThreadSession> ShardScheduler::Sessions::begin(const base::Threa
 
 base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessions::open(
     base::ThreadId thread, OpenOptions options) {
+    if (context_.lease.is_over()) {
+        // What it knows of its threads may be old, and what it claims is anybody's.
+        co_return base::Error{base::ErrorCode::unavailable, "this engine has no lease now"};
+    }
     if (!opening_.contains(thread)) {
         if (auto session = find(thread)) {
             by_use_.splice(by_use_.begin(), by_use_, sessions_.at(thread).at);
@@ -94,7 +104,7 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
             line.failed = outcome.error();
             // It may have been carried out all the same, and then the thread, with what it has
             // unfinished, is this living engine's and nobody else will look for it.
-            recover_after(thread, kRecoverWait);
+            recover_after(thread, kRecoverWait, code == base::ErrorCode::in_doubt);
         }
         co_return std::move(outcome).error();
     }
@@ -212,11 +222,17 @@ void ShardScheduler::Sessions::recover(base::ThreadId thread) {
     if (find(thread) || opening_.contains(thread)) {
         return;
     }
-    recover_after(thread, base::Duration::zero());
+    recover_after(thread, base::Duration::zero(), false);
 }
 
-void ShardScheduler::Sessions::recover_after(const base::ThreadId& thread, base::Duration wait) {
-    if (recovering_.size() < kRecoveringMax && recovering_.insert(thread).second) {
+void ShardScheduler::Sessions::recover_after(const base::ThreadId& thread,
+                                             base::Duration wait,
+                                             bool is_in_doubt) {
+    const auto until = is_in_doubt ? base::system_clock().now() + kLateMax : base::Instant{};
+    if (const auto at = recovering_.find(thread); at != recovering_.end()) {
+        at->second = std::max(at->second, until);
+    } else if (recovering_.size() < kRecoveringMax) {
+        recovering_.emplace(thread, until);
         context_.shard.spawn(recover_later(thread, wait));
     }
 }
@@ -227,9 +243,15 @@ base::Task<> ShardScheduler::Sessions::recover_later(base::ThreadId thread, base
     }
     const auto opened = co_await open_existing(thread);
     const auto code = opened ? base::ErrorCode::not_found : opened.error().code;
-    if (opened || leaving_ || code == base::ErrorCode::not_found ||
-        code == base::ErrorCode::owned_elsewhere) {
+    const bool is_not_ours =
+        code == base::ErrorCode::not_found || code == base::ErrorCode::owned_elsewhere;
+    const bool may_come = base::system_clock().now() < recovering_.at(thread);
+    if (opened || leaving_ || (is_not_ours && !may_come)) {
         recovering_.erase(thread);
+        co_return;
+    }
+    if (is_not_ours) {
+        context_.shard.spawn(recover_later(thread, std::max(kRecoverWait, 2 * wait)));
         co_return;
     }
     observe::log(observe::LogLevel::warn, "scheduler", "thread {} not recovered yet: {}",
@@ -287,6 +309,7 @@ void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover
         return;
     }
     std::erase_if(forgotten_, [](const auto& each) { return each.expired(); });
+    const bool may_come = at->second.session->may_be_made_yet();
     if (!at->second.session->is_idle()) {
         forgotten_.push_back(at->second.session);
     }
@@ -294,7 +317,7 @@ void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover
     sessions_.erase(at);
     context_.metrics.threads_owned.fetch_sub(1, std::memory_order_relaxed);
     if (recover) {
-        recover_after(thread, kRecoverWait);
+        recover_after(thread, kRecoverWait, may_come);
     }
 }
 

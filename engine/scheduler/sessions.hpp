@@ -36,7 +36,8 @@ public:
              storage::Store& store,
              const Catalog& catalog,
              observe::Metrics& metrics,
-             SchedulerLimits limits);
+             SchedulerLimits limits,
+             const Lease& lease);
 
     /// The session of a thread that is likely to be new; the first write of its first run makes it.
     /// @return nullptr if it must be asked for by open()
@@ -83,7 +84,8 @@ private:
                                                   Opening& line);
     base::Task<base::Result<storage::ClaimOutcome>> claim(base::ThreadId thread,
                                                           OpenOptions options);
-    void recover_after(const base::ThreadId& thread, base::Duration wait);
+    /// @param is_in_doubt  the thread may become ours yet, also if it is not found, or another's
+    void recover_after(const base::ThreadId& thread, base::Duration wait, bool is_in_doubt);
     base::Task<> recover_later(base::ThreadId thread, base::Duration wait);
     void forget(const base::ThreadId& thread, bool recover);
     void keep_ended(const RunHandle& run);
@@ -99,7 +101,8 @@ private:
     std::list<base::ThreadId> by_use_;                     ///< newest first
     std::vector<std::weak_ptr<ThreadSession>> forgotten_;  ///< with a write on its way
     std::unordered_map<base::ThreadId, std::shared_ptr<Opening>> opening_;  // NOLINT
-    std::unordered_set<base::ThreadId> recovering_;
+    /// Until when what is in doubt may still happen.
+    std::unordered_map<base::ThreadId, base::Instant> recovering_;
     std::deque<Ended> ended_;
     std::unordered_map<base::RunId, RunHandle> ended_by_id_;
     std::size_t ended_bytes_ = 0;

@@ -294,7 +294,8 @@ void ThreadSession::hand_over_now() {
 std::optional<base::RunId> ThreadSession::started_run() const {
     const auto executing = queue_.executing();
     const auto run = executing ? find_run(*executing) : nullptr;
-    return run != nullptr && run->started_ ? executing : std::nullopt;
+    // The start of one whose thread is not ours yet may have counted for nobody.
+    return run != nullptr && run->started_ && !fresh_ ? executing : std::nullopt;
 }
 
 void ThreadSession::release_thread() {

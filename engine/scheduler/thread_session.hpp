@@ -10,6 +10,7 @@
 #include "engine/base/shard.hpp"
 #include "engine/base/signal.hpp"
 #include "engine/observe/metrics.hpp"
+#include "engine/scheduler/lease.hpp"
 #include "engine/scheduler/run.hpp"
 #include "engine/scheduler/scheduler.hpp"
 #include "engine/scheduler/thread_queue.hpp"
@@ -36,6 +37,7 @@ struct SessionContext {
     const Catalog& catalog;
     observe::Metrics& metrics;
     const SchedulerLimits& limits;
+    const Lease& lease;
     /// The session can no longer write for its thread (lost, deleted): forget it.
     /// @param recover  whether its unfinished runs are still ours to resume later
     std::function<void(const base::ThreadId&, bool recover)> forget;
@@ -63,6 +65,10 @@ public:
 
     [[nodiscard]] const storage::ThreadRow& thread() const noexcept { return thread_; }
     [[nodiscard]] bool is_lost() const noexcept { return lost_.has_value(); }
+    /// Whether the thread was made is in doubt.
+    [[nodiscard]] bool may_be_made_yet() const noexcept {
+        return not_made_ && not_made_->code == base::ErrorCode::in_doubt;
+    }
     [[nodiscard]] bool is_idle() const noexcept {
         return queue_.is_idle() && !writing_ && on_written_.empty() && alone_.empty();
     }

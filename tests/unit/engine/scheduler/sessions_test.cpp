@@ -405,6 +405,27 @@ TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {
     EXPECT_EQ(refused.error().field, owner->ownership().engine_id().to_string());
 }
 
+TEST_F(Sessions, AnEngineSaysNothingOfItsThreadsWhileItHasNoLease) {
+    auto limits = quick_ownership();
+    limits.heartbeat_every = std::chrono::hours{1};  // nobody but this test touches the lease
+    limits.lease = std::chrono::hours{1};
+    TestEngine engine{storage::make_memory_store(database_, short_lease(), store_metrics_),
+                      catalog_, limits};
+    const auto first = request("echo", "one");
+    ASSERT_TRUE(run(engine, first));
+
+    engine.scheduler().lease().end();
+    const auto known = run(engine, first);
+    ASSERT_FALSE(known);
+    EXPECT_EQ(known.error().code, base::ErrorCode::unavailable);
+    auto elsewhere = request("echo", "two");
+    elsewhere.thread_id = base::ThreadId{base::make_uuid_v7()};
+    EXPECT_FALSE(run(engine, elsewhere)) << "a thread that it would begin is anybody's";
+
+    engine.scheduler().lease().extend(base::Instant::max());
+    EXPECT_TRUE(run(engine, request("echo", "three")));
+}
+
 TEST_F(Sessions, ADeadEnginesAcceptedRunsFinishElsewhereOnce) {
     auto dead = make_engine();
     const auto first = accept(*dead, request("gated", "first"));

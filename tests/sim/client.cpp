@@ -12,11 +12,16 @@ using std::chrono::seconds;
 
 constexpr int kTriesMax = 4;
 
-std::string mint(World& world) {
+base::Uuid any_uuid(World& world) {
     base::Uuid uuid;
     for (auto& byte : uuid.bytes) {
         byte = static_cast<std::uint8_t>(world.random.below(256));
     }
+    return uuid;
+}
+
+std::string mint(World& world) {
+    auto uuid = any_uuid(world);
     uuid.bytes[6] = static_cast<std::uint8_t>((uuid.bytes[6] & 0x0FU) | 0x70U);
     uuid.bytes[8] = static_cast<std::uint8_t>((uuid.bytes[8] & 0x3FU) | 0x80U);
     return uuid.to_string();
@@ -25,6 +30,19 @@ std::string mint(World& world) {
 template <class T>
 const T& pick_one(World& world, const std::vector<T>& all) {
     return all[world.random.below(all.size())];
+}
+
+Plan any_plan(World& world, std::string tag) {
+    auto& random = world.random;
+    Plan plan;
+    plan.tag = std::move(tag);
+    plan.rounds = 1 + static_cast<int>(random.below(2));
+    plan.node_ms = random.chance(0.3) ? 300 + static_cast<int>(random.below(900))
+                                      : 1 + static_cast<int>(random.below(60));
+    plan.tokens = static_cast<int>(random.below(5));
+    plan.fails = random.chance(0.08);
+    plan.flaky = random.chance(0.2);
+    return plan;
 }
 
 Edge& any_edge(Service& service) {
@@ -230,11 +248,13 @@ public:
           std::string tag,
           HttpRequest request,
           bool keyed,
+          bool is_lonely,
           std::function<void()> done)
         : service_{service},
           tag_{std::move(tag)},
           request_{std::move(request)},
           keyed_{keyed},
+          is_lonely_{is_lonely},
           done_{std::move(done)} {}
 
     void ask() {
@@ -289,7 +309,7 @@ private:
     void follow() {
         const auto& told = service_.ledger.at(tag_);
         const auto what = service_.world.random.below(3);
-        if (what == 0 || !told.run) {
+        if (what == 0 || is_lonely_ || !told.run) {
             done_();
         } else if (what == 1) {
             std::make_shared<Stream>(service_, tag_, done_)->join({});
@@ -308,6 +328,7 @@ private:
     std::string tag_;
     HttpRequest request_;
     bool keyed_;
+    bool is_lonely_;
     std::function<void()> done_;
     int tries_ = 0;
 };
@@ -316,19 +337,21 @@ void Client::start_run() {
     auto& world = service_.world;
     auto& random = world.random;
     Told told;
-    told.plan.tag = fmt::format("r{}", service_.tags++);
-    told.plan.rounds = 1 + static_cast<int>(random.below(2));
-    told.plan.node_ms = random.chance(0.3) ? 300 + static_cast<int>(random.below(900))
-                                           : 1 + static_cast<int>(random.below(60));
-    told.plan.tokens = static_cast<int>(random.below(5));
-    told.plan.fails = random.chance(0.08);
-    told.plan.flaky = random.chance(0.2);
-    told.thread = pick_one(world, service_.threads);
+    told.plan = any_plan(world, fmt::format("r{}", service_.tags++));
+    const bool is_lonely = random.chance(0.1);
+    if (is_lonely) {
+        told.thread.uuid = any_uuid(world);
+        service_.lonely.push_back(told.thread);
+    } else {
+        told.thread = pick_one(world, service_.threads);
+    }
     told.strategy = pick_one<std::string>(
         world, {"enqueue", "enqueue", "enqueue", "enqueue", "reject", "interrupt", "rollback"});
     const auto durability = pick_one<std::string>(world, {"async", "async", "sync", "exit"});
     told.exits = durability == "exit";
-    const auto way = pick_one<std::string>(world, {"/wait", "/wait", "/stream", "/stream", ""});
+    const auto way =
+        is_lonely ? std::string{}
+                  : pick_one<std::string>(world, {"/wait", "/wait", "/stream", "/stream", ""});
     told.mode = way == "/wait" && random.chance(0.5)
                     ? ""
                     : pick_one<std::string>(world, {"values", "updates"});
@@ -369,14 +392,15 @@ void Client::start_run() {
     };
     for (int i = 0; i < copies; ++i) {
         service_.ledger.repeats += i > 0 ? 1 : 0;
-        world.after(i == 0 ? Duration{} : random.between({}, milliseconds{300}),
-                    [this, tag, request, keyed, way, done] {
-                        if (way == "/stream") {
-                            std::make_shared<Stream>(service_, tag, done)->start(request);
-                        } else {
-                            std::make_shared<Start>(service_, tag, request, keyed, done)->ask();
-                        }
-                    });
+        world.after(
+            i == 0 ? Duration{} : random.between({}, milliseconds{300}),
+            [this, tag, request, keyed, is_lonely, way, done] {
+                if (way == "/stream") {
+                    std::make_shared<Stream>(service_, tag, done)->start(request);
+                } else {
+                    std::make_shared<Start>(service_, tag, request, keyed, is_lonely, done)->ask();
+                }
+            });
     }
 }
 

@@ -14,13 +14,15 @@ struct Service {
     Ledger& ledger;
     std::vector<std::unique_ptr<Edge>>& edges;
     std::vector<base::ThreadId> threads;
-    Duration busy_until{};  ///< nothing new is asked after it
-    std::size_t busy = 0;   ///< clients that are in the middle of something
+    std::vector<base::ThreadId> lonely;  ///< threads of one run each that nobody comes back to
+    Duration busy_until{};               ///< nothing new is asked after it
+    std::size_t busy = 0;                ///< clients that are in the middle of something
     std::size_t tags = 0;
 };
 
 /// A client of the HTTP API: starts runs in every way, reads their streams, leaves in the middle,
-/// comes back, repeats what was not answered, cancels, reads states. One thing at a time.
+/// comes back, repeats what was not answered, cancels, reads states, and leaves some runs to
+/// themselves: only engines can take care of those. One thing at a time.
 class Client {
 public:
     Client(Service& service, std::string name) : service_{service}, name_{std::move(name)} {}

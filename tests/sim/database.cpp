@@ -60,12 +60,13 @@ class Database::Connection : public std::enable_shared_from_this<Database::Conne
 public:
     enum class Doubt : std::uint8_t { never, possible };
 
-    Connection(Database& database, Process& process, observe::Metrics& metrics)
+    Connection(Database& database, Process& process)
         : db_{database},
           world_{database.world_},
           process_{&process},
           name_{process.name()},
-          inner_{storage::make_memory_store(database.database_, database.limits_, metrics)} {
+          inner_{
+              storage::make_memory_store(database.database_, database.limits_, database.metrics_)} {
         db_.connections_.push_back(this);
     }
 
@@ -353,7 +354,12 @@ public:
                                   });
     }
     void heartbeat(bool draining, Completion<Status> done) override {
-        (void)wire_->send<Status>({}, Doubt::possible, std::move(done),
+        auto heard = [wire = wire_, asked_at = wire_->world().now(),
+                      done = std::move(done)](const Status& status) mutable {
+            wire->watch().heard(wire->engine, asked_at, status);
+            done(status);
+        };
+        (void)wire_->send<Status>({}, Doubt::possible, std::move(heard),
                                   [wire = wire_, draining](auto answer) {
                                       wire->inner().heartbeat(draining, [&](const Status& status) {
                                           wire->watch().beaten(wire->engine, status);
@@ -557,8 +563,8 @@ private:
 Database::Database(World& world, StoreWatch& watch, Fault fault)
     : world_{world}, watch_{watch}, fault_{fault} {}
 
-std::unique_ptr<storage::Store> Database::connect(Process& process, observe::Metrics& metrics) {
-    return std::make_unique<Port>(std::make_shared<Connection>(*this, process, metrics));
+std::unique_ptr<storage::Store> Database::connect(Process& process) {
+    return std::make_unique<Port>(std::make_shared<Connection>(*this, process));
 }
 
 void Database::cut_connections() {
@@ -568,8 +574,7 @@ void Database::cut_connections() {
 }
 
 void Database::compare() {
-    observe::Metrics metrics;
-    watch_.compare(*storage::make_memory_store(database_, limits_, metrics));
+    watch_.compare(*storage::make_memory_store(database_, limits_, metrics_));
 }
 
 }  // namespace heddle::sim

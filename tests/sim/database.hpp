@@ -50,7 +50,7 @@ public:
     Database(World& world, StoreWatch& watch, Fault fault);
 
     /// One engine's view; it must be gone before the database.
-    std::unique_ptr<storage::Store> connect(Process& process, observe::Metrics& metrics);
+    std::unique_ptr<storage::Store> connect(Process& process);
     /// Every operation on its way fails: in doubt if it may have been done.
     void cut_connections();
     /// Of what is there with what the watch says.
@@ -80,6 +80,7 @@ private:
     Clock clock_{world_};
     storage::StoreLimits limits_;
     storage::MemoryDatabase database_{clock_};
+    observe::Metrics metrics_;  ///< of all connections: what an engine sent outlives it
     std::list<Connection*> connections_;
     /// Claims carried out per thread: what is in doubt is settled by the next.
     std::unordered_map<storage::ThreadId, std::uint64_t> claims_;

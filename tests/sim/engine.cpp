@@ -26,7 +26,7 @@ Engine::Engine(World& world,
     process_.clock_rate = 0.97 + 0.06 * static_cast<double>(world.random.below(1000)) / 1000;
     process_.clock_ahead = world.random.between(-seconds{20}, seconds{20});
     process_.enter([&] {
-        store_ = database.connect(process_, metrics_);
+        store_ = database.connect(process_);
         shards_ = std::make_unique<base::ShardPool>(kShards, kMailboxMax);
         scheduler::SchedulerLimits limits;
         limits.sessions_max = 2;

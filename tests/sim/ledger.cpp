@@ -305,7 +305,7 @@ void Ledger::check_order(const StoreWatch::Thread& thread) {
             }
             const auto& accepted_at = second->second.accepted_at;
             if (accepted_at && *accepted_at < *first->second.asked_at &&
-                !watch_.was_ever_deleted(*second->second.run)) {
+                !watch_.was_taken_back(second->first)) {
                 world_.fail("{} was accepted before {} was asked for, and ran after it",
                             second->first, first->first);
             }

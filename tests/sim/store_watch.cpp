@@ -30,25 +30,54 @@ bool may_follow(RunStatus from, RunStatus to) {
 
 void StoreWatch::registered(const storage::EngineId& engine) {
     beats_[engine] = world_.now();
+    heard_[engine] = world_.now();
 }
 
 bool StoreWatch::is_alive(const storage::EngineId& engine) const {
+    // The database's clock has whole microseconds.
+    const auto at = [](Duration time) {
+        return std::chrono::duration_cast<std::chrono::microseconds>(time);
+    };
     const auto beat = beats_.find(engine);
-    return beat != beats_.end() && world_.now() - beat->second <= lease_;
+    return beat != beats_.end() && at(world_.now()) - at(beat->second) <= lease_;
 }
 
 void StoreWatch::beaten(const storage::EngineId& engine, const base::Status& answer) {
     if (!answer) {
-        // It gives its threads up, and knows of what it had begun that this was the store's fault.
-        for (const auto& thread : std::exchange(claims_[engine], {})) {
-            spoiled(thread);
-        }
+        lose_lease(engine);
         return;
     }
     if (!is_alive(engine)) {
         world_.fail("a lease that had passed was renewed");
     }
     beats_[engine] = world_.now();
+}
+
+void StoreWatch::heard(const storage::EngineId& engine,
+                       Duration asked_at,
+                       const base::Status& answer) {
+    if (answer) {
+        heard_[engine] = asked_at;
+    } else if (world_.now() - heard_[engine] >= lease_ / 10 * 9) {  // by its own clock
+        lose_lease(engine);
+    }
+}
+
+// It gives its threads up, and knows of what it had begun that this was the store's fault: also of
+// what it claims before it hears of it.
+void StoreWatch::lose_lease(const storage::EngineId& engine) {
+    for (const auto& thread : std::exchange(claims_[engine], {})) {
+        spoiled(thread);
+    }
+    leaseless_.insert(engine);
+}
+
+void StoreWatch::took(const storage::EngineId& engine, const storage::ThreadId& thread) {
+    if (leaseless_.contains(engine)) {
+        spoiled(thread);
+    } else {
+        claims_[engine].insert(thread);
+    }
 }
 
 void StoreWatch::claimed(const storage::EngineId& engine,
@@ -70,7 +99,7 @@ void StoreWatch::claimed(const storage::EngineId& engine,
     }
     thread.owner = engine;
     thread.epoch = outcome->epoch;
-    claims_[engine].insert(claim.thread_id);
+    took(engine, claim.thread_id);
 }
 
 void StoreWatch::created(const storage::EngineId& engine,
@@ -89,7 +118,7 @@ void StoreWatch::created(const storage::EngineId& engine,
     }
     at->second.owner = engine;
     at->second.epoch = 1;
-    claims_[engine].insert(first.thread_id);
+    took(engine, first.thread_id);
     auto write = first;
     write.epoch = 1;
     written(engine, write, base::ok());

@@ -44,6 +44,8 @@ public:
     void registered(const storage::EngineId& engine);
     void unregistered(const storage::EngineId& engine) { beats_.erase(engine); }
     void beaten(const storage::EngineId& engine, const base::Status& answer);
+    /// The engine has got the answer, or something in its place.
+    void heard(const storage::EngineId& engine, Duration asked_at, const base::Status& answer);
     void claimed(const storage::EngineId& engine,
                  const storage::ThreadClaim& claim,
                  const base::Result<storage::ClaimOutcome>& outcome);
@@ -71,6 +73,11 @@ public:
     [[nodiscard]] bool was_ever_deleted(const storage::RunId& run) const {
         return ever_deleted_.contains(run);
     }
+    /// The same of the run that a request made.
+    [[nodiscard]] bool was_taken_back(const std::string& tag) const {
+        const auto run = run_of_tag_.find(tag);
+        return run != run_of_tag_.end() && was_ever_deleted(run->second);
+    }
     /// The first run that has not ended; empty if all have.
     [[nodiscard]] std::string unfinished() const;
     [[nodiscard]] std::size_t runs_ended() const noexcept { return runs_ended_; }
@@ -82,6 +89,8 @@ public:
 
 private:
     [[nodiscard]] bool is_alive(const storage::EngineId& engine) const;
+    void lose_lease(const storage::EngineId& engine);
+    void took(const storage::EngineId& engine, const storage::ThreadId& thread);
     void take_journal(Thread& thread, const storage::ThreadWrite& write);
     void take_runs(Thread& thread, const storage::ThreadWrite& write);
 
@@ -89,10 +98,11 @@ private:
     Duration lease_;
     std::int32_t attempts_max_;
     std::unordered_map<storage::EngineId, Duration> beats_;
+    std::unordered_map<storage::EngineId, Duration> heard_;  ///< when the last good one was asked
     std::map<storage::ThreadId, Thread> threads_;
     std::unordered_map<storage::ThreadId, std::int32_t> spoiled_;
-    /// Since its last heartbeat that failed.
     std::map<storage::EngineId, std::set<storage::ThreadId>> claims_;
+    std::set<storage::EngineId> leaseless_;  ///< know that they have lost it, or will be told
     std::map<std::string, base::RunId> run_of_tag_;
     std::unordered_set<storage::RunId> ever_;
     std::unordered_set<storage::RunId> deleted_;

@@ -26,7 +26,7 @@ public:
           catalog_{{make_agent()}},
           network_{world_, kEngines},
           ledger_{world_, watch_},
-          service_{world_, ledger_, edges_, {}} {}
+          service_{world_, ledger_, edges_, {}, {}} {}
     ~Trial() {
         for (auto& engine : network_.engines) {
             engine.reset();
@@ -230,7 +230,9 @@ void Trial::go_until(Duration until, const std::function<bool()>& done) {
 }
 
 void Trial::read_states() {
-    for (const auto& thread : service_.threads) {
+    auto& threads = service_.threads;
+    threads.insert(threads.end(), service_.lonely.begin(), service_.lonely.end());
+    for (const auto& thread : threads) {
         HttpRequest request;
         request.method = "GET";
         request.thread_id = thread.to_string();

@@ -143,16 +143,16 @@ bool LogReader::misses(const scheduler::RunLog::Dropped& dropped) const noexcept
 }
 
 bool LogReader::is_behind() const noexcept {
-    if (log_.is_cut()) {
-        return false;  // its rows are being taken back: there is nothing to be read in the store
-    }
     const auto& dropped = log_.dropped();
     return std::any_of(dropped.begin(), dropped.end(),
                        [this](const auto& each) { return misses(each); });
 }
 
 bool LogReader::is_at_end() const noexcept {
-    return log_.is_closed() && !is_behind() && log_.find_after(position_) == nullptr;
+    if (!log_.is_closed()) {
+        return false;
+    }
+    return is_behind() ? log_.is_cut() : log_.find_after(position_) == nullptr;
 }
 
 std::uint64_t LogReader::rows_on_disk() const noexcept {
@@ -195,6 +195,9 @@ LogReader::Outlook LogReader::look() const {
 }
 
 base::Task<base::Result<bool>> LogReader::catch_up(std::string& out) {
+    if (log_.is_cut()) {
+        co_return false;  // its rows are being taken back; if that fails, they are read elsewhere
+    }
     auto outlook = look();
     if (outlook.to <= position_ || (outlook.waits && rows_on_disk() == 0)) {
         co_return false;

@@ -3,7 +3,7 @@
 import json
 import uuid
 
-from api_client import (ASSISTANT_NAMESPACE, FINAL, UUID, assistant_id,
+from api_client import (ASSISTANT_NAMESPACE, FINAL, UUID, assistant_id, check_chain,
                         eventually, is_error, run_of, text_of)
 from api_server import api_test, server  # noqa: F401  # a fixture is used by its name
 
@@ -178,16 +178,6 @@ async def test_state_and_history_after_two_turns(api):
     assert posted == history
     default = (await api.get(f"/threads/{thread}/history")).json
     assert default == history[:10]
-
-
-def check_chain(history):
-    """Newest first: every entry's parent is the next one, ids fall, the last has no parent."""
-    ids = [entry["checkpoint"]["checkpoint_id"] for entry in history]
-    assert ids == sorted(ids, reverse=True) and len(set(ids)) == len(ids)
-    for newer, older in zip(history, history[1:]):
-        assert newer["parent_checkpoint"]["checkpoint_id"] == \
-            older["checkpoint"]["checkpoint_id"]
-    assert history[-1]["parent_checkpoint"] is None
 
 
 @api_test

@@ -14,7 +14,7 @@ import uuid
 
 import pytest
 
-from api_client import Refused, connect, eventually, run_of, text_of
+from api_client import Refused, check_chain, connect, eventually, run_of, text_of
 from clusters import STEPS, run, slow_cluster
 from follow import CUT, Follower
 
@@ -64,6 +64,8 @@ class Streams:
         self.whole = 0
         self.repeated = 0
         self.refused = 0
+        self.threads = [None] * STREAMS  # each client's newest
+        self._ended = [0] * STREAMS
         self._tasks = []
 
     async def __aenter__(self):
@@ -96,6 +98,25 @@ class Streams:
             return self.whole >= wanted
         await eventually(enough, f"{count} more whole streams", 60)
 
+    async def rest(self):
+        """Every client's run of this moment ends; the threads of those runs."""
+        threads, before = list(self.threads), list(self._ended)
+
+        async def all_ended():
+            self._raise()
+            return all(now > then for now, then in zip(self._ended, before))
+        await eventually(all_ended, "every run of this moment ends", 60)
+        return threads
+
+    async def check_threads(self, threads):
+        """Nobody has written to them since: one chain of checkpoints, and the run's alone."""
+        for thread in threads:
+            with contextlib.suppress(*CUT):
+                history = await self.apis[0].get(f"/threads/{thread}/history?limit=100")
+                check_chain(history.json)
+                assert len(history.json) == STEPS + 2, "input and start, then the steps"
+                assert len(history.json[0]["values"]["messages"]) == STEPS + 1
+
     async def _client(self, number):
         api = self.apis[number % len(self.apis)]
         turn = 0
@@ -103,6 +124,7 @@ class Streams:
             turn += 1
             text = f"client {number} turn {turn}"
             thread = str(uuid.UUID(int=random.getrandbits(128), version=4))
+            self.threads[number] = thread
             body = run_of("steps", text, stream_mode=MODES, if_not_exists="create")
             events = await self._follow(api, f"/threads/{thread}/runs/stream", body)
             self.repeated += check_steps(events, text)
@@ -110,6 +132,7 @@ class Streams:
                 messages = await api.thread_messages(thread)
                 assert len(messages) == STEPS + 1, "the run happened once"
             self.whole += 1
+            self._ended[number] += 1
 
     async def _follow(self, api, path, body):
         """One run's events, and the gaps between them."""
@@ -179,13 +202,15 @@ def test_stopped_again_and_again(cluster):
                 # Inside a transaction it keeps SQLite's lock from all others (ADR 0006), who give
                 # up after 10 s: it goes on before that.
                 longest = 6 if cluster.store_url.startswith("sqlite") else None
+                threads = []
                 try:
-                    await asyncio.wait_for(streams.more(STREAMS), longest)
+                    threads = await asyncio.wait_for(streams.rest(), longest)
                 except asyncio.TimeoutError:
                     assert longest is not None
                 finally:
                     os.kill(victim.pid, signal.SIGCONT)
                 await streams.more(STREAMS)
+                await streams.check_threads(threads)
     play(body)
 
 

@@ -251,3 +251,13 @@ def parse_metrics(text):
         assert match, f"not an exposition line: {line!r}"
         values[match[1]] = values.get(match[1], 0.0) + float(match[2])
     return values
+
+
+def check_chain(history):
+    """Newest first: every entry's parent is the next one, ids fall, the last has no parent."""
+    ids = [entry["checkpoint"]["checkpoint_id"] for entry in history]
+    assert ids == sorted(ids, reverse=True) and len(set(ids)) == len(ids)
+    for newer, older in zip(history, history[1:]):
+        assert newer["parent_checkpoint"]["checkpoint_id"] == \
+            older["checkpoint"]["checkpoint_id"]
+    assert history[-1]["parent_checkpoint"] is None

@@ -178,12 +178,13 @@ void ThreadSession::on_flushed(const base::Status& status) {
     if (!status) {
         const auto code = status.error().code;
         // in_doubt and unavailable leave work of ours behind that nobody else will look for while
-        // this engine lives; a stale epoch means that somebody else already has it.
-        const bool ours =
-            code != base::ErrorCode::stale_epoch && code != base::ErrorCode::not_found;
+        // this engine lives. A stale epoch is somebody else's, or that of an own claim which was in
+        // doubt and came late; where the thread was there before us, whoever asked looks at once.
+        const bool ours = code != base::ErrorCode::not_found && !is_refused_thread();
+        const bool spared = ours && code != base::ErrorCode::stale_epoch;
         observe::log(observe::LogLevel::warn, "scheduler", "thread {} lost: {}",
                      thread_.id.to_string(), status.error().message);
-        lose(told_to_clients(status.error()), ours);
+        lose(told_to_clients(status.error()), ours, spared);
     }
     for (auto& each : done) {
         each(status);

@@ -310,6 +310,10 @@ void ThreadSession::release_thread() {
 }
 
 void ThreadSession::lose(const base::Error& error, bool recover) {
+    lose(error, recover, recover);
+}
+
+void ThreadSession::lose(const base::Error& error, bool recover, bool spared) {
     if (lost_) {
         return;
     }
@@ -318,7 +322,7 @@ void ThreadSession::lose(const base::Error& error, bool recover) {
     auto runs = std::move(runs_);
     runs_.clear();
     for (const auto& [id, run] : runs) {
-        if (!recover) {
+        if (!spared) {
             context_.spared.forget(id);
         } else if (run->started_) {
             context_.spared.add(id);

@@ -65,7 +65,11 @@ public:
 
     [[nodiscard]] const storage::ThreadRow& thread() const noexcept { return thread_; }
     [[nodiscard]] bool is_lost() const noexcept { return lost_.has_value(); }
-    /// Whether the thread was made is in doubt.
+    /// The thread that it was to make is there already.
+    [[nodiscard]] bool is_refused_thread() const noexcept {
+        return not_made_ && not_made_->code == base::ErrorCode::conflict;
+    }
+    /// Whether it has made its thread is in doubt.
     [[nodiscard]] bool may_be_made_yet() const noexcept {
         return not_made_ && not_made_->code == base::ErrorCode::in_doubt;
     }
@@ -116,6 +120,8 @@ public:
     [[nodiscard]] std::optional<base::RunId> started_run() const;
     /// Writes nothing from now on and fails what waits. @param recover  see SessionContext::forget
     void lose(const base::Error& error, bool recover);
+    /// @param spared  what was started was stopped by no fault of its own
+    void lose(const base::Error& error, bool recover, bool spared);
     /// The shard has stopped for good: lets go of those who wait for a write, who hold the session.
     void drop_waiters();
 

@@ -298,7 +298,31 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
     run(body(), seconds=90)
 
 
-def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
+async def leave(leaving, other):
+    """SIGTERM: the process ends in time."""
+    asked = time.monotonic()
+    os.kill(leaving.pid, signal.SIGTERM)
+
+    async def gone():
+        return leaving.process.poll() is not None
+    await eventually(gone, "it ends", 5)
+    print(f"{RUNS} runs, gone after {time.monotonic() - asked:.2f} s")
+    assert leaving.process.returncode == 0
+
+
+async def die(leaving, other):
+    """kill -9: the other engine has begun every run again, after the lease of 2 s."""
+    asked = time.monotonic()
+    leaving.kill9()
+
+    async def has_all():
+        return other.metrics()["heddle_scheduler_runs_recovered_total"] == RUNS
+    await eventually(has_all, "all are taken over", TAKEOVER_SECONDS)
+    print(f"{RUNS} runs, taken over after {time.monotonic() - asked:.2f} s")
+
+
+@pytest.mark.parametrize("end, attempts", [(leave, 1), (die, 2)])
+def test_an_engine_with_many_runs_goes(tmp_path, end, attempts):
     """HEDDLE_RUNS (1000) runs, all of them its own; another engine comes and has them all after it."""
     async def body(cluster):
         leaving, other = cluster.engines
@@ -323,19 +347,14 @@ def test_an_engine_with_many_runs_leaves_in_time(tmp_path):
                            for pool in (await api.get("/heddle/status")).json["pools"]
                            for engine in pool["engines"] for worker in engine["workers"])
             await eventually(is_seen, "nginx sees the other engine")
-            asked = time.monotonic()
-            os.kill(leaving.pid, signal.SIGTERM)
-
-            async def gone():
-                return leaving.process.poll() is not None
-            await eventually(gone, "it ends", 5)
-            print(f"{RUNS} runs, gone after {time.monotonic() - asked:.2f} s")
+            await end(leaving, other)
             await answered
             assert other.metrics()["heddle_scheduler_runs_failed_total"] == 0
             database = cluster.store_url.rsplit("/", 1)[1].split("?")[0]
-            assert postgres_cluster().ask("SELECT max(attempt) FROM heddle.runs",
-                                          database=database) == "1", "no superstep is done twice"
-            assert leaving.process.returncode == 0
+            ended = postgres_cluster().ask("SELECT min(status), max(status), min(attempt), "
+                                           "max(attempt), count(*) FROM heddle.runs",
+                                           database=database)
+            assert ended == f"2|2|{attempts}|{attempts}|{RUNS}", "2: success"
             leaving.start()
     with slow_cluster(tmp_path, latency=0.5, step_seconds=2.0, store="postgres", engines=2,
                       workers=2) as cluster:

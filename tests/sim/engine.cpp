@@ -15,6 +15,29 @@ constexpr std::size_t kLogBytesMax = 300;  // two or three events
 constexpr Duration kTickEvery = milliseconds{250};
 constexpr Duration kPeerSilenceMax = seconds{10};
 
+// Each engine forgets other things, so that its readers live on what is in the store.
+scheduler::SchedulerLimits any_limits(World& world, std::size_t slot) {
+    auto& random = world.random;
+    scheduler::SchedulerLimits limits;
+    limits.sessions_max = 1 + random.below(3);
+    if (slot % 2 == 0) {
+        limits.run_log_bytes_max = kLogBytesMax;
+    }
+    if (random.chance(0.3)) {
+        limits.active_logs_bytes_max = 2 * kLogBytesMax;
+    }
+    if (random.chance(0.3)) {
+        limits.ended_runs_bytes_max = 0;
+    }
+    if (random.chance(0.3)) {
+        limits.ended_run_kept = seconds{1};
+    }
+    if (random.chance(0.3)) {
+        limits.live_bytes_max = 0;
+    }
+    return limits;
+}
+
 }  // namespace
 
 Engine::Engine(World& world,
@@ -28,12 +51,8 @@ Engine::Engine(World& world,
     process_.enter([&] {
         store_ = database.connect(process_);
         shards_ = std::make_unique<base::ShardPool>(kShards, kMailboxMax);
-        scheduler::SchedulerLimits limits;
-        limits.sessions_max = 2;
-        // Of every second engine, so that its readers live on what is in the store.
-        limits.run_log_bytes_max = slot % 2 == 0 ? kLogBytesMax : limits.run_log_bytes_max;
-        scheduler_ =
-            std::make_unique<scheduler::Scheduler>(*shards_, *store_, catalog, metrics_, limits);
+        scheduler_ = std::make_unique<scheduler::Scheduler>(*shards_, *store_, catalog, metrics_,
+                                                            any_limits(world, slot));
         api_ = std::make_unique<api::Api>(*scheduler_, api::ApiOptions{"sim", process_.name()});
         outbox_ = std::make_unique<transport::Outbox>(kFramesMax);
         for (std::size_t i = 0; i < kShards; ++i) {

@@ -185,7 +185,7 @@ base::Task<Api::Outcome> Api::stream_events(Call& call, scheduler::RunHandle run
         outcome = co_await with_values(*run, std::move(*outcome));
     }
     if (!outcome) {
-        sink.fail(outcome.error().code);
+        sink.fail(told_to_reader(outcome.error().code));
         co_return Answer{Streamed{}};
     }
     std::string tail;

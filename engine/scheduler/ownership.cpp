@@ -92,8 +92,11 @@ base::Task<bool> Ownership::renew() {
 
 base::Task<> Ownership::keep_lease() {
     bool is_registered = true;
+    // From beat to beat, however long the store takes: the lease counts from when it was asked.
+    auto beats_at = base::system_clock().now();
     while (!left_.load(std::memory_order_relaxed)) {
-        co_await base::wait_for(limits_.heartbeat_every);
+        beats_at = std::max(beats_at + limits_.heartbeat_every, base::system_clock().now());
+        co_await base::wait_for(beats_at - base::system_clock().now());
         if (left_.load(std::memory_order_relaxed)) {
             co_return;
         }

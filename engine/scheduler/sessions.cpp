@@ -12,12 +12,17 @@ constexpr base::Duration kRecoverWait = std::chrono::seconds{1};
 // What is in doubt may be carried out so much later. A thread that is claimed or made then belongs
 // to this engine, which lives, so that nobody else looks for its runs.
 constexpr base::Duration kLateMax = std::chrono::minutes{2};
+constexpr base::Duration kLateWaitMax = std::chrono::seconds{4};
 // Threads looked after at once. Whoever asks for one that found no place here claims it anew.
 constexpr std::size_t kRecoveringMax = 10'000;
 constexpr base::Duration kLineRecheck = std::chrono::seconds{1};
 constexpr std::size_t kEvictScan = 8;
 constexpr base::Duration kFreeEndedWait = std::chrono::seconds{1};
 constexpr std::size_t kFreeEndedAtOnce = 32;
+
+base::Error without_lease() {
+    return {base::ErrorCode::unavailable, "this engine has no lease now"};
+}
 
 }  // namespace
 
@@ -58,7 +63,7 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
     base::ThreadId thread, OpenOptions options) {
     if (context_.lease.is_over()) {
         // What it knows of its threads may be old, and what it claims is anybody's.
-        co_return base::Error{base::ErrorCode::unavailable, "this engine has no lease now"};
+        co_return without_lease();
     }
     if (!opening_.contains(thread)) {
         if (auto session = find(thread)) {
@@ -95,18 +100,30 @@ base::Task<base::Result<ShardScheduler::Sessions::Opened>> ShardScheduler::Sessi
     if (line.failed) {
         co_return *line.failed;
     }
+    const auto leases_lost = leases_lost_;
     auto outcome = co_await claim(thread, std::move(options));
+    if (outcome && (leases_lost != leases_lost_ || context_.lease.is_over())) {
+        // Claimed under an id that may be dead: others find it then, and we if it is not.
+        recover_after(thread, kRecoverWait, true);
+        co_return without_lease();
+    }
     if (!outcome) {
-        const auto code = outcome.error().code;
+        auto error = std::move(outcome).error();
+        const bool is_in_doubt = error.code == base::ErrorCode::in_doubt;
+        if (is_in_doubt) {
+            // Nothing of the caller's is stored yet: who asks again does no harm.
+            error.code = base::ErrorCode::unavailable;
+        }
         // What depends on the caller's options each finds out for itself; a store that does not
         // answer is waited for once, not once for everybody in the line.
-        if (code != base::ErrorCode::not_found && code != base::ErrorCode::owned_elsewhere) {
-            line.failed = outcome.error();
+        if (error.code != base::ErrorCode::not_found &&
+            error.code != base::ErrorCode::owned_elsewhere) {
+            line.failed = error;
             // It may have been carried out all the same, and then the thread, with what it has
             // unfinished, is this living engine's and nobody else will look for it.
-            recover_after(thread, kRecoverWait, code == base::ErrorCode::in_doubt);
+            recover_after(thread, kRecoverWait, is_in_doubt);
         }
-        co_return std::move(outcome).error();
+        co_return error;
     }
     const bool created = outcome->kind == storage::ClaimOutcome::Kind::created;
     auto unfinished = std::exchange(outcome->unfinished_runs, {});
@@ -230,28 +247,32 @@ void ShardScheduler::Sessions::recover_after(const base::ThreadId& thread,
                                              bool is_in_doubt) {
     const auto until = is_in_doubt ? base::system_clock().now() + kLateMax : base::Instant{};
     if (const auto at = recovering_.find(thread); at != recovering_.end()) {
-        at->second = std::max(at->second, until);
+        at->second.until = std::max(at->second.until, until);
+        if (wait == base::Duration::zero()) {
+            at->second.soon->notify_all();
+        }
     } else if (recovering_.size() < kRecoveringMax) {
-        recovering_.emplace(thread, until);
+        recovering_[thread].until = until;
         context_.shard.spawn(recover_later(thread, wait));
     }
 }
 
 base::Task<> ShardScheduler::Sessions::recover_later(base::ThreadId thread, base::Duration wait) {
     if (wait > base::Duration::zero()) {
-        co_await base::wait_for(wait);
+        co_await recovering_.at(thread).soon->wait(base::system_clock().now() + wait);
     }
     const auto opened = co_await open_existing(thread);
     const auto code = opened ? base::ErrorCode::not_found : opened.error().code;
     const bool is_not_ours =
         code == base::ErrorCode::not_found || code == base::ErrorCode::owned_elsewhere;
-    const bool may_come = base::system_clock().now() < recovering_.at(thread);
+    const bool may_come = base::system_clock().now() < recovering_.at(thread).until;
     if (opened || leaving_ || (is_not_ours && !may_come)) {
         recovering_.erase(thread);
         co_return;
     }
     if (is_not_ours) {
-        context_.shard.spawn(recover_later(thread, std::max(kRecoverWait, 2 * wait)));
+        context_.shard.spawn(
+            recover_later(thread, std::clamp(2 * wait, kRecoverWait, kLateWaitMax)));
         co_return;
     }
     observe::log(observe::LogLevel::warn, "scheduler", "thread {} not recovered yet: {}",
@@ -260,6 +281,7 @@ base::Task<> ShardScheduler::Sessions::recover_later(base::ThreadId thread, base
 }
 
 void ShardScheduler::Sessions::abandon_all() {
+    ++leases_lost_;
     const base::Error lost{base::ErrorCode::unavailable,
                            "this engine lost its lease; the run goes on elsewhere"};
     std::vector<SessionPtr> all;

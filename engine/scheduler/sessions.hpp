@@ -101,8 +101,12 @@ private:
     std::list<base::ThreadId> by_use_;                     ///< newest first
     std::vector<std::weak_ptr<ThreadSession>> forgotten_;  ///< with a write on its way
     std::unordered_map<base::ThreadId, std::shared_ptr<Opening>> opening_;  // NOLINT
-    /// Until when what is in doubt may still happen.
-    std::unordered_map<base::ThreadId, base::Instant> recovering_;
+    struct Recovery {
+        base::Instant until{};  ///< when what is in doubt can no more happen
+        std::unique_ptr<base::Signal> soon = std::make_unique<base::Signal>();
+    };
+    std::unordered_map<base::ThreadId, Recovery> recovering_;
+    std::uint64_t leases_lost_ = 0;
     std::deque<Ended> ended_;
     std::unordered_map<base::RunId, RunHandle> ended_by_id_;
     std::size_t ended_bytes_ = 0;

@@ -322,9 +322,9 @@ void ThreadSession::lose(const base::Error& error, bool recover, bool spared) {
     auto runs = std::move(runs_);
     runs_.clear();
     for (const auto& [id, run] : runs) {
-        if (!spared) {
+        if (!recover) {
             context_.spared.forget(id);
-        } else if (run->started_) {
+        } else if (spared && run->started_) {
             context_.spared.add(id);
         }
         run->fail(error);

@@ -32,6 +32,7 @@ void Writer::claim(Claims claims, base::Instant deadline) {
     std::sort(open.begin(), open.end(), [](const ClaimOperation* a, const ClaimOperation* b) {
         return a->claim.thread_id < b->claim.thread_id;
     });
+    bool is_in_doubt = false;
     for (int round = 0; round < kRoundsMax && !open.empty(); ++round) {
         auto* connection = connect(deadline);
         if (connection == nullptr || base::system_clock().now() >= deadline) {
@@ -48,6 +49,7 @@ void Writer::claim(Claims claims, base::Instant deadline) {
             fate = find_owners(open, *connection, deadline);
         }
         let_through(fate, deadline);
+        is_in_doubt = is_in_doubt || fate == Fate::lost;
         // A conflict: an attempt whose connection was lost inserted the same key in the same
         // moment. Now it has ended, and the next round finds what it left.
         if (fate != Fate::done && fate != Fate::lost && fate != Fate::retry &&
@@ -57,7 +59,8 @@ void Writer::claim(Claims claims, base::Instant deadline) {
         }
         std::erase_if(open, [](const ClaimOperation* operation) { return operation->is_settled; });
     }
-    set_all(open, error_of(Fate::unavailable));
+    set_all(open, is_in_doubt ? base::Error{base::ErrorCode::in_doubt, "connection lost in a claim"}
+                              : error_of(Fate::unavailable));
 }
 
 // The key of a thread that is created is made here, from a block of the sequence, so that it costs

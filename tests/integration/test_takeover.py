@@ -254,6 +254,18 @@ DURABILITIES = ["async", "exit", "sync"]
 RUNS = int(os.environ.get("HEDDLE_RUNS", "1000"))
 
 
+async def leave(leaving, _other=None):
+    """SIGTERM: the process ends in time."""
+    asked = time.monotonic()
+    os.kill(leaving.pid, signal.SIGTERM)
+
+    async def gone():
+        return leaving.process.poll() is not None
+    await eventually(gone, "it ends", 5)
+    print(f"gone after {time.monotonic() - asked:.2f} s")
+    assert leaving.process.returncode == 0
+
+
 def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
     """SIGTERM: every response goes on, no superstep is done twice, the process ends in time."""
     async def body():
@@ -273,13 +285,7 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
                            for engine in cluster.engines) == 2 * STREAMS
             await eventually(all_run, "all runs execute")
             leaving = cluster.engines[0]
-            asked = time.monotonic()
-            os.kill(leaving.pid, signal.SIGTERM)
-
-            async def gone():
-                return leaving.process.poll() is not None
-            await eventually(gone, "it ends", 5)
-            print(f"gone after {time.monotonic() - asked:.2f} s")
+            await leave(leaving)
             received = await answered
             for events in received[:STREAMS]:
                 ids = [int(event.id) for event in events]
@@ -293,21 +299,8 @@ def test_an_engine_that_is_told_to_leave_hands_its_runs_on(cluster):
                 assert len(answer.json["messages"]) == STEPS + 1
             for engine in cluster.engines[1:]:
                 assert engine.metrics()["heddle_scheduler_runs_failed_total"] == 0
-            assert leaving.process.returncode == 0
             leaving.start()
     run(body(), seconds=90)
-
-
-async def leave(leaving, other):
-    """SIGTERM: the process ends in time."""
-    asked = time.monotonic()
-    os.kill(leaving.pid, signal.SIGTERM)
-
-    async def gone():
-        return leaving.process.poll() is not None
-    await eventually(gone, "it ends", 5)
-    print(f"{RUNS} runs, gone after {time.monotonic() - asked:.2f} s")
-    assert leaving.process.returncode == 0
 
 
 async def die(leaving, other):

@@ -8,7 +8,7 @@ namespace heddle::scheduler {
 
 /// How long this engine may speak for threads, by its own monotonic clock: the store's clock ends
 /// the lease later than that, as it begins later. An engine that was stopped finds that it is over
-/// before it says anything, and long before its next heartbeat is refused. Never over until it is
+/// before it takes a request, and long before its next heartbeat is refused. Never over until it is
 /// extended for the first time. Any OS thread.
 class Lease {
 public:

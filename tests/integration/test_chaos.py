@@ -64,6 +64,7 @@ class Streams:
         self.whole = 0
         self.repeated = 0
         self.refused = 0
+        self.stalls = 0  # times in which no engine could write
         self.threads = [None] * STREAMS  # each client's newest
         self._ended = [0] * STREAMS
         self._tasks = []
@@ -156,10 +157,11 @@ class Streams:
         p99 = gaps[int(0.99 * len(gaps))]
         seconds = time.monotonic() - self.begun_at
         print(f"{what}: {self.whole} runs in {seconds:.0f} s, {self.repeated} steps begun again, "
-              f"{self.refused} times 503, gaps: "
+              f"{self.refused} times 503, {self.stalls} stalls, gaps: "
               f"median {statistics.median(gaps):.3f} s, p99 {p99:.3f} s, longest {gaps[-1]:.3f} s")
         assert p99 < GAP_SECONDS
-        assert self.refused <= REFUSED_MAX * self.whole
+        # Without a store no lease is renewed, and then nothing new is accepted.
+        assert self.refused <= REFUSED_MAX * self.whole + STREAMS * self.stalls
 
 
 @contextlib.asynccontextmanager
@@ -207,6 +209,7 @@ def test_stopped_again_and_again(cluster):
                     threads = await asyncio.wait_for(streams.rest(), longest)
                 except asyncio.TimeoutError:
                     assert longest is not None
+                    streams.stalls += 1
                 finally:
                     os.kill(victim.pid, signal.SIGCONT)
                 await streams.more(STREAMS)

@@ -130,6 +130,17 @@ void Channel::on_connected() {
     }
     out_.push_raw(wire::zmtp_greeting());
     post_flush();
+    stop_watching_writes();
+}
+
+// nginx watches new connections for both. But a UNIX socket tells of room each time its peer has
+// read: the worker would wake for nothing with every request that an engine takes.
+void Channel::stop_watching_writes() {
+    ngx_event_t* write = connection_->write;
+    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT) != 0 && write->active && write->ready &&
+        ngx_del_event(write, NGX_WRITE_EVENT, NGX_CLEAR_EVENT) != NGX_OK) {
+        lose_connection("it cannot be watched");
+    }
 }
 
 void Channel::retry_later() {
@@ -249,6 +260,7 @@ void Channel::flush() {
         }
         return;
     }
+    stop_watching_writes();
 }
 
 void Channel::receive_all() {

@@ -77,6 +77,7 @@ private:
     void push(std::string frame);
     void flush();
     void post_flush() noexcept;
+    void stop_watching_writes();
 
     void on_frame(std::string_view frame);
     void on(const wire::Welcome& welcome);

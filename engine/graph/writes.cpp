@@ -40,63 +40,75 @@ bool has_type(const Json& value, std::string_view type) {
     return type == "object" && value.is_object();
 }
 
-Status prepare_messages(PreparedWrite& prepared,
-                        Json value,
-                        const std::string& path,
-                        IdMint& mint) {
+// Each message of what is written to a channel of messages, one or a list, in its one form.
+template <class Take>
+Status each_message(Json value, const std::string& path, IdMint& mint, Take take) {
     if (!value.is_array()) {
         auto message = normalize_message(std::move(value), path, mint);
         if (!message) {
             return std::move(message).error();
         }
-        prepared.has_removals = (*message)["type"] == "remove";
-        prepared.items.emplace_back(std::move(*message));
+        take(std::move(*message));
         return base::ok();
     }
-    prepared.items.reserve(value.size());
     for (std::size_t i = 0; i < value.size(); ++i) {
         auto message = normalize_message(std::move(value[i]), fmt::format("{}[{}]", path, i), mint);
         if (!message) {
             return std::move(message).error();
         }
-        prepared.has_removals = prepared.has_removals || (*message)["type"] == "remove";
-        prepared.items.emplace_back(std::move(*message));
+        take(std::move(*message));
     }
     return base::ok();
 }
 
-Result<PreparedWrite> prepare_write(const Channels& channels,
-                                    ChannelWrite write,
-                                    std::string_view path,
-                                    IdMint& mint) {
+// @return where the channel is, if it may hold the value; of messages nothing is said yet
+Result<std::size_t> find_channel(const Channels& channels,
+                                 const ChannelWrite& write,
+                                 const std::string& field) {
     const auto spec = std::find_if(channels.begin(), channels.end(), [&](const auto& channel) {
         return channel.name == write.channel;
     });
-    const auto field = join(path, write.channel);
     if (spec == channels.end()) {
         return Error{ErrorCode::invalid_argument,
                      fmt::format("{}: the agent has no such channel", field), field};
-    }
-    PreparedWrite prepared;
-    prepared.channel = static_cast<std::size_t>(spec - channels.begin());
-    if (spec->reducer == Reducer::add_messages) {
-        auto status = prepare_messages(prepared, std::move(write.value), field, mint);
-        if (!status) {
-            return std::move(status).error();
-        }
-        return prepared;
-    }
-    if (spec->reducer == Reducer::append && write.value.is_array()) {
-        for (auto& element : write.value) {
-            prepared.items.emplace_back(std::move(element));
-        }
-        return prepared;
     }
     if (spec->reducer == Reducer::last_value && !has_type(write.value, spec->type)) {
         return Error{
             ErrorCode::invalid_argument,
             fmt::format("{}: expected {}, got {}", field, spec->type, write.value.type_name()),
             field};
+    }
+    return static_cast<std::size_t>(spec - channels.begin());
+}
+
+Result<PreparedWrite> prepare_write(const Channels& channels,
+                                    ChannelWrite write,
+                                    std::string_view path,
+                                    IdMint& mint) {
+    const auto field = join(path, write.channel);
+    const auto channel = find_channel(channels, write, field);
+    if (!channel) {
+        return channel.error();
+    }
+    PreparedWrite prepared;
+    prepared.channel = *channel;
+    const auto reducer = channels[*channel].reducer;
+    if (reducer == Reducer::add_messages) {
+        prepared.items.reserve(write.value.is_array() ? write.value.size() : 1);
+        auto status = each_message(std::move(write.value), field, mint, [&prepared](Json message) {
+            prepared.has_removals = prepared.has_removals || message["type"] == "remove";
+            prepared.items.emplace_back(std::move(message));
+        });
+        if (!status) {
+            return std::move(status).error();
+        }
+        return prepared;
+    }
+    if (reducer == Reducer::append && write.value.is_array()) {
+        for (auto& element : write.value) {
+            prepared.items.emplace_back(std::move(element));
+        }
+        return prepared;
     }
     prepared.items.emplace_back(std::move(write.value));
     return prepared;
@@ -139,9 +151,19 @@ Status validate_input(const Channels& channels, const Json& input) {
         return std::move(writes).error();
     }
     IdMint mint;
-    auto prepared = prepare_writes(channels, std::move(*writes), "input", mint);
-    if (!prepared) {
-        return std::move(prepared).error();
+    for (auto& write : *writes) {
+        const auto field = join("input", write.channel);
+        const auto channel = find_channel(channels, write, field);
+        if (!channel) {
+            return channel.error();
+        }
+        if (channels[*channel].reducer == Reducer::add_messages) {
+            auto status =
+                each_message(std::move(write.value), field, mint, [](const Json& /*message*/) {});
+            if (!status) {
+                return status;
+            }
+        }
     }
     return base::ok();
 }

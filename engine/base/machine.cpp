@@ -1,9 +1,19 @@
 #include "engine/base/machine.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <random>
+#include <system_error>
+#include <utility>
+#include <vector>
 
+#include <asio/execution_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
 #include <pthread.h>
+
+#include "engine/base/mailbox.hpp"
+#include "engine/base/wakeup.hpp"
 
 namespace heddle::base::machine {
 
@@ -34,18 +44,115 @@ std::atomic<std::uint64_t>& last_tick() noexcept {
     return last;
 }
 
-LoopThread::LoopThread(asio::io_context& loop, const std::string& name)
-    : loop_{loop}, os_thread_{[this, name] {
-          pthread_setname_np(pthread_self(), name.c_str());
-          loop_.run();
-      }} {}
+namespace {
+
+thread_local const LoopThread* current = nullptr;
+
+// What other OS threads post to the loop of a LoopThread. Asio's own post() wakes a loop under its
+// lock and in a way that sends it to an idle processor (wakeup.hpp).
+class Inbox final : public asio::execution_context::service {
+public:
+    static asio::execution_context::id id;  // NOLINT: Asio's name for it
+
+    explicit Inbox(asio::execution_context& loop)
+        : service{loop}, readable_{static_cast<asio::io_context&>(loop), wakeup_.descriptor()} {
+        listen();
+    }
+
+    void push(UniqueFunction<void()> body) {
+        posted_.push(std::move(body));
+        if (together == nullptr) {
+            signal();
+        } else if (std::find(together->begin(), together->end(), this) == together->end()) {
+            together->push_back(this);
+        }
+    }
+    void signal() {
+        if (!is_signalled_.exchange(true, std::memory_order_seq_cst)) {
+            wakeup_.notify();
+        }
+    }
+    // Whom the calling OS thread has still to signal, while it posts together.
+    static thread_local std::vector<Inbox*>* together;
+
+private:
+    void shutdown() override {
+        readable_.release();
+        posted_.take(taken_);
+        taken_.clear();
+    }
+    void listen() {
+        readable_.async_wait(asio::posix::stream_descriptor::wait_read,
+                             [this](const std::error_code& error) {
+                                 if (!error) {
+                                     run_all();
+                                     listen();
+                                 }
+                             });
+    }
+    void run_all() {
+        wakeup_.clear();
+        is_signalled_.exchange(false, std::memory_order_seq_cst);
+        posted_.take(taken_);
+        for (auto& body : taken_) {
+            body();
+        }
+        taken_.clear();
+    }
+
+    Wakeup wakeup_;
+    asio::posix::stream_descriptor readable_;
+    Mailbox<UniqueFunction<void()>> posted_;
+    std::atomic<bool> is_signalled_{false};
+    std::vector<UniqueFunction<void()>> taken_;
+};
+
+asio::execution_context::id Inbox::id;
+thread_local std::vector<Inbox*>* Inbox::together = nullptr;
+
+// Kept, so that a batch allocates nothing.
+std::vector<Inbox*>& to_signal() {
+    thread_local std::vector<Inbox*> inboxes;
+    return inboxes;
+}
+
+}  // namespace
+
+void post(asio::io_context& loop, UniqueFunction<void()> body) {
+    if (!loop.get_executor().running_in_this_thread() && asio::has_service<Inbox>(loop)) {
+        asio::use_service<Inbox>(loop).push(std::move(body));
+    } else {
+        asio::post(loop, [body = std::move(body)]() mutable { body(); });
+    }
+}
+
+PostTogether::PostTogether() noexcept {
+    Inbox::together = &to_signal();
+}
+
+PostTogether::~PostTogether() {
+    Inbox::together = nullptr;
+    for (auto* inbox : to_signal()) {
+        inbox->signal();
+    }
+    to_signal().clear();
+}
+
+LoopThread::LoopThread(asio::io_context& loop, const std::string& name) : loop_{loop} {
+    (void)asio::use_service<Inbox>(loop);
+    os_thread_ = std::thread{[this, name] {
+        pthread_setname_np(pthread_self(), name.c_str());
+        current = this;
+        loop_.run();
+    }};
+}
 
 LoopThread::~LoopThread() {
     join();
 }
 
 bool LoopThread::is_current() const noexcept {
-    return os_thread_.get_id() == std::this_thread::get_id();
+    return current == this;
 }
 
 void LoopThread::join() {

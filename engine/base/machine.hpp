@@ -8,6 +8,7 @@
 #include <asio/io_context.hpp>
 
 #include "engine/base/clock.hpp"
+#include "engine/base/unique_function.hpp"
 
 /// All that an engine takes from the machine under it besides memory, sockets and files: time,
 /// chance, and the OS threads that its loops run on. machine.cpp holds nothing else, so that
@@ -26,6 +27,21 @@ namespace heddle::base::machine {
 [[nodiscard]] std::uint64_t random_bits();
 /// Where this process keeps the newest tick that it gave to an id (uuid.hpp).
 [[nodiscard]] std::atomic<std::uint64_t>& last_tick() noexcept;
+
+/// Runs `body` in the loop. What other OS threads post so keeps its order, whoever they are; to
+/// what the loop's own OS thread posts it has none. With asio::post() the order of neither would be
+/// kept.
+void post(asio::io_context& loop, UniqueFunction<void()> body);
+
+/// Of all that the calling OS thread posts while it lives, each loop is told once, at its end: for
+/// whoever has a batch of things to post. One at a time on an OS thread.
+class PostTogether {
+public:
+    PostTogether() noexcept;
+    ~PostTogether();
+    PostTogether(const PostTogether&) = delete;
+    PostTogether& operator=(const PostTogether&) = delete;
+};
 
 /// The OS thread that runs one loop until it is stopped. The constructor starts it.
 class LoopThread {

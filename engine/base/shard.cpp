@@ -29,7 +29,7 @@ bool Shard::try_post(UniqueFunction<void()> body) {
         waiting_.fetch_sub(1, std::memory_order_relaxed);
         return false;
     }
-    asio::post(loop_, [this, body = std::move(body)]() mutable {
+    machine::post(loop_, [this, body = std::move(body)]() mutable {
         waiting_.fetch_sub(1, std::memory_order_relaxed);
         body();
     });
@@ -37,7 +37,7 @@ bool Shard::try_post(UniqueFunction<void()> body) {
 }
 
 void Shard::post(UniqueFunction<void()> body) {
-    asio::post(loop_, [body = std::move(body)]() mutable { body(); });
+    machine::post(loop_, std::move(body));
 }
 
 void Shard::spawn(Task<> task) {

@@ -5,10 +5,10 @@
 #include <asio/async_result.hpp>
 #include <asio/awaitable.hpp>
 #include <asio/io_context.hpp>
-#include <asio/post.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "engine/base/machine.hpp"
 #include "engine/base/unique_function.hpp"
 
 namespace heddle::base {
@@ -33,9 +33,10 @@ Task<T> from_callback(Start start) {
     const Executor executor = co_await asio::this_coro::executor;
     auto initiate = [executor](auto handler, Start begin) {
         begin(Completion<T>{[executor, h = std::move(handler)](T value) mutable {
-            asio::post(executor, [h = std::move(h), value = std::move(value)]() mutable {
-                std::move(h)(std::move(value));
-            });
+            machine::post(executor.context(),
+                          [h = std::move(h), value = std::move(value)]() mutable {
+                              std::move(h)(std::move(value));
+                          });
         }});
     };
     co_return co_await asio::async_initiate<const asio::use_awaitable_t<Executor>, void(T)>(

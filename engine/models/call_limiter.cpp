@@ -5,8 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include <asio/post.hpp>
-
+#include "engine/base/machine.hpp"
 #include "engine/base/signal.hpp"
 
 namespace heddle::models {
@@ -65,7 +64,7 @@ public:
             waiting_.pop_front();
             next->granted = true;
         }
-        asio::post(next->executor, [next] { next->changed.notify_all(); });
+        base::machine::post(next->executor.context(), [next] { next->changed.notify_all(); });
     }
 
 private:

@@ -5,12 +5,13 @@
 #include <cctype>
 #include <cstdlib>
 
-#include <asio/post.hpp>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "engine/base/machine.hpp"
 
 namespace heddle::net {
 namespace {
@@ -35,7 +36,8 @@ void notify(const TransferPtr& transfer) {
         }
         transfer->notified = true;
     }
-    asio::post(transfer->executor, [transfer] { transfer->changed.notify_all(); });
+    base::machine::post(transfer->executor.context(),
+                        [transfer] { transfer->changed.notify_all(); });
 }
 
 void end(const TransferPtr& transfer, std::optional<base::Error> failure) {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -8,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/wakeup.hpp"
 #include "engine/storage/store.hpp"
 
 namespace heddle::storage {
@@ -33,6 +33,7 @@ public:
                                   std::size_t rows,
                                   std::size_t bytes,
                                   bool urgent = false) {
+        bool wakes = false;
         {
             const std::lock_guard lock{mutex_};
             if (closed_) {
@@ -47,17 +48,29 @@ public:
             } else {
                 waiting_.push_back(std::move(entry));
             }
+            wakes = !is_alone_ && std::exchange(sleeps_, false);
         }
-        something_.notify_one();
+        if (wakes) {
+            wakeup_.notify();
+        }
         return Pushed::taken;
     }
 
     /// Waits until something is there and takes up to one batch, oldest first. Writer only.
-    /// @return empty only when the queue is closed and drained
+    /// @return empty only when the queue is closed and drained, or something was begun alone
     [[nodiscard]] std::vector<T> take() {
         std::unique_lock lock{mutex_};
-        something_.wait(lock, [this] { return closed_ || !waiting_.empty(); });
+        while (is_alone_ || (!closed_ && !begun_alone_ && waiting_.empty())) {
+            sleeps_ = true;
+            lock.unlock();
+            wakeup_.wait();
+            lock.lock();
+        }
+        sleeps_ = false;
         std::vector<T> batch;
+        if (std::exchange(begun_alone_, false)) {
+            return batch;
+        }
         std::size_t rows = 0;
         std::size_t bytes = 0;
         while (!waiting_.empty()) {
@@ -72,7 +85,35 @@ public:
             batch.push_back(std::move(next.value));
             waiting_.pop_front();
         }
+        latest_batch_ = batch.size();
         return batch;
+    }
+
+    /// For what need not wait for the writer to awake: whether it sleeps with nothing to do,
+    /// and had hardly anything to gather lately (the first of many had better wait for the others).
+    /// Then it goes on sleeping until end_alone(), and the caller may do its work. Any OS thread.
+    [[nodiscard]] bool begin_alone() {
+        const std::lock_guard lock{mutex_};
+        if (!sleeps_ || is_alone_ || begun_alone_ || closed_ || !waiting_.empty() ||
+            latest_batch_ > kLonelyMax) {
+            return false;
+        }
+        is_alone_ = true;
+        return true;
+    }
+    /// @param begun  the writer has something to finish before all that came meanwhile
+    void end_alone(bool begun) {
+        bool wakes = false;
+        {
+            const std::lock_guard lock{mutex_};
+            is_alone_ = false;
+            begun_alone_ = begun;
+            latest_batch_ = begun ? 1 : latest_batch_;
+            wakes = (begun || closed_ || !waiting_.empty()) && std::exchange(sleeps_, false);
+        }
+        if (wakes) {
+            wakeup_.notify();
+        }
     }
 
     /// Refuses everything from now on; take() still hands out what waits.
@@ -81,7 +122,7 @@ public:
             const std::lock_guard lock{mutex_};
             closed_ = true;
         }
-        something_.notify_all();
+        wakeup_.notify();
     }
     [[nodiscard]] bool is_closed() const {
         const std::lock_guard lock{mutex_};
@@ -89,6 +130,7 @@ public:
     }
 
 private:
+    static constexpr std::size_t kLonelyMax = 2;
     struct Entry {
         T value;
         std::size_t rows;
@@ -99,7 +141,11 @@ private:
     const std::size_t bytes_max_;
     const std::size_t waiting_max_;
     mutable std::mutex mutex_;
-    std::condition_variable something_;
+    base::Wakeup wakeup_;
+    bool sleeps_ = false;       // in take(), and is to be woken
+    bool is_alone_ = false;     // between begin_alone() and end_alone()
+    bool begun_alone_ = false;  // and not yet told
+    std::size_t latest_batch_ = 0;
     std::deque<Entry> waiting_;
     bool closed_ = false;
 };

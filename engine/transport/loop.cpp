@@ -13,6 +13,8 @@ constexpr int kBatchMax = 256;
 constexpr base::Duration kTickEvery = std::chrono::milliseconds{500};
 // Peers whose queue was full are tried again this often.
 constexpr base::Duration kBacklogRetry = std::chrono::milliseconds{5};
+// With more requests open than these, answers that come together leave in one write.
+constexpr std::size_t kLonelyMax = 2;
 
 }  // namespace
 
@@ -28,18 +30,21 @@ Loop::Loop(const TransportOptions& options,
       sides_{sides},
       handler_{handler},
       long_answer_{make_long_answer()},
-      metrics_{metrics} {}
+      metrics_{metrics} {
+    outbox_.set_stand_in([this] { return try_send_for_sleeper(); });
+}
 
 void Loop::run(std::function<std::string()> engine_id, std::string endpoint) {
     engine_id_ = std::move(engine_id);
     endpoint_ = std::move(endpoint);
+    std::unique_lock turn{turn_};
     while (!stopping.load(std::memory_order_relaxed)) {
         now_ = base::system_clock().now();
         const bool receive_more = receive_some();
         forward_outbox();
         tick();
         socket_.flush();
-        sleep(receive_more);
+        sleep(receive_more, turn);
     }
     forward_outbox();
     socket_.flush();
@@ -103,10 +108,29 @@ void Loop::forward_outbox() {
     }
 }
 
-void Loop::sleep(bool receive_more) {
+void Loop::sleep(bool receive_more, std::unique_lock<std::mutex>& turn) {
     const bool may_sleep = outbox_.prepare_sleep() && !receive_more;
     const auto most = backlogs_ > 0 ? kBacklogRetry : kTickEvery;
-    outbox_.woken(socket_.wait(may_sleep ? most : base::Duration::zero()));
+    sleeps_ = true;
+    const bool is_woken = socket_.wait(may_sleep ? most : base::Duration::zero(), turn);
+    sleeps_ = false;
+    outbox_.woken(is_woken);
+}
+
+bool Loop::try_send_for_sleeper() {
+    if (open_requests.load(std::memory_order_relaxed) > kLonelyMax) {
+        return false;
+    }
+    const std::unique_lock turn{turn_, std::try_to_lock};
+    if (!turn || !sleeps_) {
+        return false;
+    }
+    // As the transport's own turn ends: asleep only if nothing came meanwhile.
+    do {
+        forward_outbox();
+        socket_.flush();
+    } while (!outbox_.prepare_sleep());
+    return !socket_.has_closed() && backlogs_ == 0;
 }
 
 void Loop::tick() {

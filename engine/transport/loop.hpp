@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -18,7 +19,9 @@
 
 namespace heddle::transport {
 
-/// What the transport's OS thread does. Everything but the atomics belongs to that thread.
+/// What the transport does. Everything but the atomics belongs to whoever holds the turn: the
+/// transport's OS thread, except while it waits for the socket. Then a shard may send its answer
+/// itself, which saves waking another OS thread for it.
 class Loop {
 public:
     Loop(const TransportOptions& options,
@@ -58,7 +61,10 @@ private:
     /// @return whether there may be more
     bool receive_some();
     void forward_outbox();
-    void sleep(bool receive_more);
+    void sleep(bool receive_more, std::unique_lock<std::mutex>& turn);
+    /// On a shard's OS thread: sends what it has just put into the outbox, if the transport sleeps
+    /// and there is nothing to gather it with. @return false if the transport has to
+    bool try_send_for_sleeper();
     void tick();
 
     void on_frame(PeerId from, std::string_view frame);
@@ -99,6 +105,9 @@ private:
     observe::Metrics& metrics_;
     std::function<std::string()> engine_id_;
     std::string endpoint_;
+
+    std::mutex turn_;
+    bool sleeps_ = false;  // whoever else has the turn has it from the sleeper
 
     std::unordered_map<PeerId, std::unique_ptr<Peer>> peers_;
     std::unordered_map<std::uint64_t, Open> open_;

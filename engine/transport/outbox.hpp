@@ -3,8 +3,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "engine/base/mailbox.hpp"
+#include "engine/base/wakeup.hpp"
 
 namespace heddle::transport {
 
@@ -15,31 +20,32 @@ struct OutFrame {
     bool last = false;         ///< the session sends nothing more
 };
 
-/// Frames from the shards to the one OS thread that may touch the socket. push() from any OS
-/// thread, everything else from the transport's. Without locks; frames of one shard stay in order.
+/// Frames from the shards to the transport. push() from any OS thread, everything else from the one
+/// whose turn it is (Loop). Without locks; frames of one shard stay in order.
 ///
 /// Bounded from both ends: the bytes of each stream by its credit, and a stream stops writing while
 /// is_full(). The few frames that do not ask (heads, ends) are bounded by the open requests.
 class Outbox {
 public:
     /// @param frames_max  from where on is_full() says so
-    explicit Outbox(std::size_t frames_max);
-    ~Outbox();
-    Outbox(const Outbox&) = delete;
-    Outbox& operator=(const Outbox&) = delete;
+    explicit Outbox(std::size_t frames_max) : frames_max_{frames_max} {}
+
+    /// Called by push() instead of wake() if the transport sleeps, on the OS thread of the caller.
+    /// @return whether it has seen to the frames itself. Set once, before the first push.
+    void set_stand_in(std::function<bool()> stand_in) { stand_in_ = std::move(stand_in); }
 
     void push(OutFrame frame);
     /// Asked by writers; a true answer is remembered for take_full_seen().
     [[nodiscard]] bool is_full() noexcept;
 
     /// Becomes readable when a frame is pushed while the transport sleeps.
-    [[nodiscard]] int wake_fd() const noexcept { return wake_fd_; }
+    [[nodiscard]] int wake_fd() const noexcept { return wakeup_.descriptor(); }
     /// Wakes the transport without a frame. Any OS thread.
-    void wake() noexcept;
+    void wake() noexcept { wakeup_.notify(); }
     /// Appends all frames to `out`, oldest first.
-    void take(std::vector<OutFrame>& out);
+    void take(std::vector<OutFrame>& out) { frames_.take(out); }
     /// Frames that were taken and have been handed to the socket, or dropped.
-    void sent(std::size_t frames) noexcept { frames_.fetch_sub(frames, std::memory_order_relaxed); }
+    void sent(std::size_t frames) noexcept { count_.fetch_sub(frames, std::memory_order_relaxed); }
     /// Whether a writer has been told that the outbox is full since the last call.
     [[nodiscard]] bool take_full_seen() noexcept;
     /// @return false if something is there to be taken: do not sleep
@@ -48,15 +54,11 @@ public:
     void woken(bool descriptor_is_readable) noexcept;
 
 private:
-    struct Node {
-        OutFrame frame;
-        Node* next;
-    };
-
     std::size_t frames_max_;
-    int wake_fd_;
-    std::atomic<Node*> newest_{nullptr};
-    std::atomic<std::size_t> frames_{0};
+    base::Wakeup wakeup_;
+    std::function<bool()> stand_in_;
+    base::Mailbox<OutFrame> frames_;
+    std::atomic<std::size_t> count_{0};
     std::atomic<bool> full_seen_{false};
     std::atomic<bool> asleep_{false};
 };

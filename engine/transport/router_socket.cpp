@@ -255,13 +255,24 @@ base::Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(const std::string
     return std::unique_ptr<RouterSocket>{new RouterSocket{std::move(impl)}};  // NOLINT: private
 }
 
-bool RouterSocket::wait(base::Duration most) {
+bool RouterSocket::has_closed() const noexcept {
+    return !impl_->closed.empty();
+}
+
+bool RouterSocket::wait(base::Duration most, std::unique_lock<std::mutex>& turn) {
     std::array<epoll_event, kEventsMax> events{};
     // Closed ones are to be told of, and frames that were not fetched to be fetched.
     const bool at_once = !impl_->closed.empty() || impl_->at < impl_->readable.size();
     const auto ms = std::chrono::ceil<std::chrono::milliseconds>(most).count();
-    const int count = ::epoll_wait(impl_->epoll.get(), events.data(), kEventsMax,
-                                   at_once ? 0 : static_cast<int>(ms));
+    const int epoll = impl_->epoll.get();
+    const int timeout = at_once ? 0 : static_cast<int>(ms);
+    if (timeout != 0) {
+        turn.unlock();
+    }
+    const int count = ::epoll_wait(epoll, events.data(), kEventsMax, timeout);
+    if (timeout != 0) {
+        turn.lock();
+    }
     impl_->now = base::system_clock().now();
     const auto done = impl_->readable.begin() + static_cast<std::ptrdiff_t>(impl_->at);
     impl_->readable.erase(impl_->readable.begin(), done);

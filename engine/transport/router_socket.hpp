@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -16,8 +17,8 @@ namespace heddle::transport {
 /// One connection. Never used twice; what libzmq would call a routing id.
 using PeerId = std::uint64_t;
 
-/// Made on one OS thread, then used by one only (with a full fence between, as std::thread's
-/// constructor is). Only wait() waits.
+/// Used by one OS thread at a time, of which each holds the mutex `turn` of wait() meanwhile. Only
+/// wait() waits, and lets go of it.
 class RouterSocket {
 public:
     static constexpr std::size_t kConnectionsMax = 4'096;
@@ -40,8 +41,11 @@ public:
     [[nodiscard]] const std::string& endpoint() const noexcept { return endpoint_; }
 
     /// Until a peer can be read or written, `wake_fd` is readable or the time is over.
+    /// @param turn  held; given up while nothing is touched here, so that others may send
     /// @return whether wake_fd is readable
-    bool wait(base::Duration most);
+    bool wait(base::Duration most, std::unique_lock<std::mutex>& turn);
+    /// Whether receive() has something to say about connections that ended since the latest wait().
+    [[nodiscard]] bool has_closed() const noexcept;
 
     enum class Received { frame, nothing, malformed, closed };
     /// What the latest wait() found. nothing: wait again before the next receive().

@@ -54,6 +54,16 @@ std::atomic<std::uint64_t>& last_tick() noexcept {
     return here == nullptr ? nobodys : here->tick;
 }
 
+void post(asio::io_context& loop, UniqueFunction<void()> body) {
+    auto* world = sim::World::current();
+    if (world->running_loop == &loop || !world->try_post(loop, body)) {
+        asio::post(loop, [body = std::move(body)]() mutable { body(); });
+    }
+}
+
+PostTogether::PostTogether() noexcept = default;
+PostTogether::~PostTogether() = default;
+
 LoopThread::LoopThread(asio::io_context& loop, const std::string& /*name*/) : loop_{loop} {
     process()->add_loop(loop_);
 }

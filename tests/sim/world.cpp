@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <iostream>
 
+#include <asio/post.hpp>
+
 namespace heddle::sim {
 namespace {
 
@@ -13,6 +15,7 @@ World* the_world = nullptr;
 constexpr std::int64_t kBeginUs = 1'790'000'000'000'000;
 constexpr std::size_t kLinesKept = 400;
 // A process is now and then held up between two handlers, as by its operating system.
+constexpr double kTakenIn = 0.5;
 constexpr double kHeldUp = 0.01;
 constexpr Duration kHeldUpMost = std::chrono::milliseconds{4};
 constexpr Duration kWaitMost = std::chrono::hours{1};
@@ -87,7 +90,7 @@ void Process::wake_after(Duration rest) {
 }
 
 void Process::add_loop(asio::io_context& loop) {
-    loops_.push_back({&loop, true});
+    loops_.push_back({&loop, true, {}});
 }
 
 void Process::remove_loop(asio::io_context& loop) {
@@ -134,6 +137,37 @@ bool World::step() {
     return true;
 }
 
+bool World::try_post(asio::io_context& loop, base::UniqueFunction<void()>& body) {
+    for (auto* process : processes_) {
+        for (auto& each : process->loops_) {
+            if (each.context == &loop) {
+                each.posted.push_back(std::move(body));
+                each.ready = true;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+std::size_t Process::run_one(asio::io_context& context) {
+    const auto at = std::find_if(loops_.begin(), loops_.end(),
+                                 [&](const Loop& loop) { return loop.context == &context; });
+    const auto take_in = [&] {
+        asio::post(context, [body = std::move(at->posted.front())]() mutable { body(); });
+        at->posted.pop_front();
+    };
+    if (!at->posted.empty() && world_.random.chance(kTakenIn)) {
+        take_in();
+    }
+    const auto ran = context.poll_one();
+    if (ran > 0 || at->posted.empty()) {  // what ran may have ended the loop
+        return ran;
+    }
+    take_in();
+    return context.poll_one();
+}
+
 bool World::run_handler() {
     std::vector<std::pair<Process*, asio::io_context*>> ready;
     for (auto* process : processes_) {
@@ -152,7 +186,7 @@ bool World::run_handler() {
     const auto [process, context] = ready[random.below(ready.size())];
     std::size_t ran = 0;
     running_loop = context;
-    process->enter([&, chosen = context] { ran = chosen->poll_one(); });
+    process->enter([&, each = process, chosen = context] { ran = each->run_one(*chosen); });
     running_loop = nullptr;
     if (ran == 0) {
         for (auto& loop : process->loops_) {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <map>
 #include <queue>
 #include <random>
@@ -78,17 +79,20 @@ public:
     void remove_loop(asio::io_context& loop);
 
 private:
+    std::size_t run_one(asio::io_context& context);
+
     friend class World;
     struct Loop {
         asio::io_context* context = nullptr;
         bool ready = true;
+        std::deque<base::UniqueFunction<void()>> posted{};  ///< by others than its own handlers
     };
 
     World& world_;
     std::uint64_t number_;  ///< never used twice in a world
     std::string name_;
     Random random_;
-    std::vector<Loop> loops_;
+    std::list<Loop> loops_;
     std::set<Duration> wakes_;
     Duration paused_until_{};
 };
@@ -106,6 +110,10 @@ public:
     Process* running = nullptr;
     /// The loop whose handler runs.
     asio::io_context* running_loop = nullptr;
+
+    /// For machine.cpp: has one of the loops run `body`, after what was posted so before; when,
+    /// beside its own handlers, is chance. @return false if nobody runs that loop
+    bool try_post(asio::io_context& loop, base::UniqueFunction<void()>& body);
 
     Random random;
     /// Since the world began: the time of the store and of the network.

@@ -188,6 +188,7 @@ void Writer::roll_back() noexcept {
 
 void Writer::answer(std::span<Operation> batch) {
     metrics_.store_batches_total += 1;
+    const base::machine::PostTogether together;
     for (auto& operation : batch) {
         if (const auto* made = std::get_if<CreateOperation>(&operation.body);
             made != nullptr && made->outcome) {

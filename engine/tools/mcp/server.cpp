@@ -5,9 +5,9 @@
 #include <string>
 #include <tuple>
 
-#include <asio/post.hpp>
 #include <fmt/format.h>
 
+#include "engine/base/machine.hpp"
 #include "engine/observe/log.hpp"
 #include "engine/tools/mcp/protocol.hpp"
 #include "engine/tools/schema.hpp"
@@ -200,7 +200,7 @@ void McpServer::end_turn(ListingPtr made, const std::optional<Error>& failure) {
         }
     }
     for (const auto& waiter : woken) {
-        asio::post(waiter->executor, [waiter] { waiter->changed.notify_all(); });
+        base::machine::post(waiter->executor.context(), [waiter] { waiter->changed.notify_all(); });
     }
 }
 

@@ -1,7 +1,9 @@
 #include "engine/storage/group_commit.hpp"
 
+#include <atomic>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -58,6 +60,75 @@ TEST(GroupCommitQueue, AClosedQueueHandsOutWhatWaitsAndThenNothing) {
     EXPECT_EQ(push(queue, 2, 1, 1), Pushed::closed);
     EXPECT_EQ(queue.take(), (std::vector{1}));
     EXPECT_TRUE(queue.take().empty());
+}
+
+TEST(GroupCommitQueue, WhatIsBegunAloneComesBeforeWhatCameMeanwhile) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    EXPECT_FALSE(queue.begin_alone()) << "nobody takes";
+    std::vector<std::vector<int>> taken;
+    std::thread taker{[&queue, &taken] {
+        for (int i = 0; i < 3; ++i) {
+            taken.push_back(queue.take());
+        }
+    }};
+    while (!queue.begin_alone()) {
+        std::this_thread::yield();
+    }
+    EXPECT_FALSE(queue.begin_alone()) << "one at a time";
+    EXPECT_EQ(push(queue, 1, 1, 1), Pushed::taken);
+    queue.end_alone(true);
+    while (!queue.begin_alone()) {
+        std::this_thread::yield();
+    }
+    EXPECT_EQ(push(queue, 2, 1, 1), Pushed::taken);
+    queue.end_alone(false);
+    taker.join();
+    EXPECT_EQ(taken, (std::vector<std::vector<int>>{{}, {1}, {2}}));
+}
+
+TEST(GroupCommitQueue, NobodyBeginsAloneWhileThereIsSomethingToGather) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    for (const int value : {1, 2, 3}) {
+        EXPECT_EQ(push(queue, value, 1, 1), Pushed::taken);
+    }
+    std::atomic<int> taken = 0;
+    std::thread taker{[&queue, &taken] {
+        for (std::size_t size = 1; size > 0;) {
+            size = queue.take().size();
+            taken += static_cast<int>(size);
+        }
+    }};
+    while (taken < 3) {
+        std::this_thread::yield();
+    }
+    for (int i = 0; i < 1000; ++i) {
+        EXPECT_FALSE(queue.begin_alone());
+        std::this_thread::yield();
+    }
+    EXPECT_EQ(push(queue, 4, 1, 1), Pushed::taken);
+    while (!queue.begin_alone()) {
+        std::this_thread::yield();
+    }
+    queue.end_alone(false);
+    queue.close();
+    taker.join();
+}
+
+TEST(GroupCommitQueue, WhatIsBegunAloneIsHandedOutByAClosedQueue) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    std::vector<std::vector<int>> taken;
+    std::thread taker{[&queue, &taken] {
+        taken.push_back(queue.take());
+        EXPECT_FALSE(queue.begin_alone()) << "closed";
+        taken.push_back(queue.take());
+    }};
+    while (!queue.begin_alone()) {
+        std::this_thread::yield();
+    }
+    queue.close();
+    queue.end_alone(true);
+    taker.join();
+    EXPECT_EQ(taken, (std::vector<std::vector<int>>{{}, {}}));
 }
 
 TEST(GroupCommitQueue, ManyProducersLoseNothingAndKeepTheirOrder) {

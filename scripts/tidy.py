@@ -26,7 +26,7 @@ CPP_FOLDERS = ("engine", "shared", "ngx_module", "tests", "bench")
 OWNERS = {
     "zmq": (),  # the product speaks ZMTP itself (ADR 0010); libzmq is its peer in tests
     "msgpack": ("shared/wire",),
-    "pqxx/": ("engine/storage/postgres",),
+    "libpq-fe.h": ("engine/storage/postgres",),
     "sqlite3.h": ("engine/storage/sqlite",),
     "curl/": ("engine/net",),
     "lua": ("engine/nodes",),

@@ -22,10 +22,10 @@ LAYERS = {"engine/base": set(), "engine/graph": {"engine/base"}, "engine/app": {
     ("engine/app/x.cpp", '#include "engine/graph/x.hpp"', None),
     ("engine/base/x.cpp", '#include "../x.hpp"', "repository root"),
     ("engine/graph/x.cpp", "#include <zmq.hpp>", "belongs to"),
-    ("engine/graph/x.cpp", "#include <pqxx/pqxx>", "belongs to"),
-    ("engine/storage/postgres/x.cpp", "#include <pqxx/pqxx>", None),
+    ("engine/graph/x.cpp", "#include <libpq-fe.h>", "belongs to"),
+    ("engine/storage/postgres/x.cpp", "#include <libpq-fe.h>", None),
     ("engine/graph/x.cpp", "#include <vector>", None),
-    ("tests/unit/x.cpp", "#include <pqxx/pqxx>", None),
+    ("tests/unit/x.cpp", "#include <libpq-fe.h>", None),
 ])
 def test_includes(path, line, wrong):
     found = list(tidy.check_includes(path, 7, line, LAYERS))

@@ -71,6 +71,11 @@ std::string session_settings(const Endpoint& endpoint, Role role) {
     return sql;
 }
 
+base::Instant at_least_granted(base::Instant deadline) {
+    constexpr std::chrono::seconds kGranted{1};
+    return std::max(deadline, base::system_clock().now() + kGranted);
+}
+
 }  // namespace
 
 std::string session_url(const Endpoint& endpoint) {
@@ -98,16 +103,16 @@ std::string session_url(const Endpoint& endpoint) {
     return url;
 }
 
-std::unique_ptr<pqxx::connection> open_session(const Endpoint& endpoint) {
+base::Result<std::unique_ptr<Session>> open_session(const Endpoint& endpoint) {
     std::string problems;
     for (const auto& host : one_host_each(session_url(endpoint))) {
-        try {
-            return std::make_unique<pqxx::connection>(host);
-        } catch (const pqxx::broken_connection& error) {
-            problems += error.what();
+        auto session = Session::open(host);
+        if (session) {
+            return session;
         }
+        problems.append(problems.empty() ? "" : "; ").append(session.error().message);
     }
-    throw pqxx::broken_connection{problems};
+    return base::Error{base::ErrorCode::unavailable, problems};
 }
 
 base::Error error_of(Fate fate) {
@@ -134,19 +139,18 @@ base::Error error_of(Fate fate) {
     return Error{ErrorCode::internal, "the database refused an operation"};
 }
 
-base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& endpoint,
-                                                              Role role) try {
+base::Result<std::unique_ptr<Connection>> Connection::connect(const Endpoint& endpoint, Role role) {
     auto session = open_session(endpoint);
-    std::unique_ptr<Connection> connection{// NOLINT: private constructor
-                                           new Connection{std::move(session), endpoint}};
-    connection->set_up(role);
-    return connection;
-} catch (const std::exception& error) {
-    std::string detail = error.what();
-    while (!detail.empty() && detail.back() == '\n') {
-        detail.pop_back();
+    auto set_up = session ? base::ok() : base::Status{session.error()};
+    if (session) {
+        std::unique_ptr<Connection> connection{// NOLINT: private constructor
+                                               new Connection{std::move(*session), endpoint}};
+        set_up = connection->set_up(role);
+        if (set_up) {
+            return connection;
+        }
     }
-    observe::log(observe::LogLevel::warn, "postgres", "connect: {}", detail);
+    observe::log(observe::LogLevel::warn, "postgres", "connect: {}", set_up.error().message);
     return base::Error{base::ErrorCode::unavailable, "the database cannot be reached"};
 }
 
@@ -165,54 +169,54 @@ base::Result<std::unique_ptr<Connection>> Connection::connect_until(const Endpoi
     }
 }
 
-void Connection::set_up(Role role) {
-    const Watchdog::Guard guard{*endpoint_.watchdog, session_->sock(),
-                                base::system_clock().now() + endpoint_.wait_max};
-    pqxx::nontransaction transaction{*session_};
-    const auto row = transaction.exec1(
+base::Status Connection::set_up(Role role) {
+    const auto deadline = base::system_clock().now() + endpoint_.wait_max;
+    auto reply = session_->execute(
         "SELECT pg_backend_pid(), current_setting('synchronous_commit') <> 'off' "
-        "AND current_setting('default_transaction_isolation') = 'read committed'");
+        "AND current_setting('default_transaction_isolation') = 'read committed'",
+        deadline);
+    if (!reply.is_done() || reply.rows.empty()) {
+        return base::Error{base::ErrorCode::unavailable, reply.message};
+    }
+    const auto row = reply.rows[0];
     // A pooler makes up a key to cancel by, since the session behind it changes: none of it is ours
     // then, so nothing can be set or prepared in it, and it must be right as it is.
-    is_pooled_ = row[0].as<int>() != session_->backendpid();
-    if (!is_pooled_) {
-        transaction.exec(session_settings(endpoint_, role));
-    } else if (!row[1].as<bool>()) {
-        throw std::runtime_error{
-            "through a pooler the role itself needs synchronous_commit = on and "
-            "default_transaction_isolation = 'read committed' (ALTER ROLE ... SET)"};
+    is_pooled_ = row[0].text() != std::to_string(session_->server_pid());
+    if (is_pooled_) {
+        if (row[1].text() != "t") {
+            return base::Error{
+                base::ErrorCode::unavailable,
+                "through a pooler the role itself needs synchronous_commit = on and "
+                "default_transaction_isolation = 'read committed' (ALTER ROLE ... SET)"};
+        }
+        return base::ok();
     }
+    reply = session_->execute(session_settings(endpoint_, role), deadline);
+    if (!reply.is_done()) {
+        return base::Error{base::ErrorCode::unavailable, reply.message};
+    }
+    return base::ok();
 }
 
-template <class Body>
-Executed Connection::guarded(const char* what, base::Instant deadline, Body body) {
-    constexpr std::chrono::seconds kGranted{1};
-    const auto until = std::max(deadline, base::system_clock().now() + kGranted);
+Executed Connection::conclude(const char* what, Reply reply) {
     Executed executed;
-    try {
-        const Watchdog::Guard guard{*endpoint_.watchdog, session_->sock(), until};
-        pqxx::nontransaction transaction{*session_};
-        executed.rows = body(transaction);
+    if (reply.is_done()) {
+        executed.rows = std::move(reply.rows);
         return executed;
-    } catch (const pqxx::sql_error& error) {
-        executed.fate = fate_of(error.sqlstate());
-        is_usable_ = is_usable_ && error.sqlstate() != kReadOnly;
+    }
+    if (reply.is_refused) {
+        executed.fate = fate_of(reply.state);
+        // Without a state it was libpq that refused, and would again.
+        is_usable_ = is_usable_ && reply.state != kReadOnly && !reply.state.empty();
         const bool is_expected = executed.fate == Fate::conflict || executed.fate == Fate::retry ||
                                  executed.fate == Fate::blocked;
         observe::log(is_expected ? observe::LogLevel::debug : observe::LogLevel::warn, "postgres",
-                     "{}: {} ({})", what, error.what(), error.sqlstate());
-    } catch (const pqxx::transaction_rollback& error) {
-        executed.fate = Fate::retry;
-        observe::log(observe::LogLevel::info, "postgres", "{}: {}", what, error.what());
-    } catch (const pqxx::broken_connection&) {
-        executed.fate = Fate::lost;
-        observe::log(observe::LogLevel::warn, "postgres", "{}: the connection was lost", what);
-    } catch (const std::exception& error) {
-        executed.fate = Fate::internal;
-        observe::log(observe::LogLevel::error, "postgres", "{}: {}", what, error.what());
+                     "{}: {} ({})", what, reply.message, reply.state);
     }
-    if (!session_->is_open()) {
+    if (reply.is_lost) {
         executed.fate = Fate::lost;
+        observe::log(observe::LogLevel::warn, "postgres", "{}: the connection was lost: {}", what,
+                     reply.message);
     }
     if (executed.fate == Fate::lost) {
         is_usable_ = false;
@@ -223,27 +227,33 @@ Executed Connection::guarded(const char* what, base::Instant deadline, Body body
 Executed Connection::execute(const Statement& statement,
                              const Parameters& parameters,
                              base::Instant deadline) {
-    return guarded(statement.name, deadline, [&](pqxx::nontransaction& transaction) {
-        if (is_pooled_) {
-            return transaction.exec_params(statement.sql,
-                                           pqxx::prepare::make_dynamic_params(parameters.values()));
+    const auto until = at_least_granted(deadline);
+    if (is_pooled_) {
+        return conclude(statement.name, session_->execute(statement.sql, parameters, until));
+    }
+    if (!prepared_.contains(statement.name)) {
+        auto prepared = session_->prepare(statement.name, statement.sql, until);
+        if (!prepared.is_done()) {
+            return conclude(statement.name, std::move(prepared));
         }
-        if (!prepared_.contains(statement.name)) {
-            session_->prepare(statement.name, statement.sql);
-            prepared_.insert(statement.name);
-        }
-        return transaction.exec_prepared(statement.name,
-                                         pqxx::prepare::make_dynamic_params(parameters.values()));
-    });
+        prepared_.insert(statement.name);
+    }
+    return conclude(statement.name, session_->execute_prepared(statement.name, parameters, until));
+}
+
+bool Connection::try_start(const Statement& statement, const Parameters& parameters) {
+    return prepared_.contains(statement.name) &&
+           session_->try_start_prepared(statement.name, parameters);
+}
+
+Executed Connection::finish(base::Instant deadline) {
+    return conclude("write", session_->finish(at_least_granted(deadline)));
 }
 
 Executed Connection::execute_text(const std::string& sql,
                                   const Parameters& parameters,
                                   base::Instant deadline) {
-    return guarded("search", deadline, [&](pqxx::nontransaction& transaction) {
-        return transaction.exec_params(sql,
-                                       pqxx::prepare::make_dynamic_params(parameters.values()));
-    });
+    return conclude("search", session_->execute(sql, parameters, at_least_granted(deadline)));
 }
 
 Executed Connection::evict(base::Instant deadline) {

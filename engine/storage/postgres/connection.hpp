@@ -6,14 +6,12 @@
 #include <string_view>
 #include <unordered_set>
 
-#include <pqxx/pqxx>
-
 #include "engine/base/clock.hpp"
 #include "engine/base/result.hpp"
 #include "engine/storage/postgres/parameters.hpp"
 #include "engine/storage/postgres/patience.hpp"
+#include "engine/storage/postgres/session.hpp"
 #include "engine/storage/postgres/statements.hpp"
-#include "engine/storage/postgres/watchdog.hpp"
 
 namespace heddle::storage::postgres {
 
@@ -37,7 +35,7 @@ base::Error error_of(Fate fate);
 
 struct Executed {
     Fate fate = Fate::done;
-    pqxx::result rows;
+    Rows rows;
 };
 
 enum class Role : std::uint8_t {
@@ -49,17 +47,16 @@ struct Endpoint {
     std::string url;
     base::Duration wait_max{};
     base::Duration lock_wait_max{};  ///< nobody may keep a row from others for longer, see evict()
-    Watchdog* watchdog = nullptr;    ///< must outlive the connections
-    Patience* patience = nullptr;    ///< likewise
+    Patience* patience = nullptr;    ///< must outlive the connections
 };
 
 /// The URL with what it does not say itself: a server that is not there must be noticed in time,
 /// and of several hosts the one that takes writes is meant.
 std::string session_url(const Endpoint& endpoint);
 
-/// A session with the first host that takes one. Throws pqxx::broken_connection with what each of
-/// them said if none does. At most two seconds a host, if there are several.
-std::unique_ptr<pqxx::connection> open_session(const Endpoint& endpoint);
+/// A session with the first host that takes one. At most two seconds a host, if there are several.
+/// @return unavailable, with what each of them said, if none does
+base::Result<std::unique_ptr<Session>> open_session(const Endpoint& endpoint);
 
 /// One session. Used by one OS thread at a time; no exception leaves it.
 class Connection {
@@ -81,6 +78,12 @@ public:
     Executed execute(const Statement& statement,
                      const Parameters& parameters,
                      base::Instant deadline);
+    /// Sends a statement that is prepared already, without waiting for anything; finish() must
+    /// follow before anything else.
+    /// @return false if nothing was sent, nor will be
+    [[nodiscard]] bool try_start(const Statement& statement, const Parameters& parameters);
+    /// Waits for what was started.
+    Executed finish(base::Instant deadline);
     /// Executes text made at run time.
     Executed execute_text(const std::string& sql,
                           const Parameters& parameters,
@@ -91,13 +94,12 @@ public:
     Executed evict(base::Instant deadline);
 
 private:
-    Connection(std::unique_ptr<pqxx::connection> session, const Endpoint& endpoint)
+    Connection(std::unique_ptr<Session> session, const Endpoint& endpoint)
         : session_{std::move(session)}, endpoint_{endpoint} {}
-    void set_up(Role role);
-    template <class Body>
-    Executed guarded(const char* what, base::Instant deadline, Body body);
+    [[nodiscard]] base::Status set_up(Role role);
+    Executed conclude(const char* what, Reply reply);
 
-    std::unique_ptr<pqxx::connection> session_;
+    std::unique_ptr<Session> session_;
     Endpoint endpoint_;
     bool is_usable_ = true;
     bool is_pooled_ = false;

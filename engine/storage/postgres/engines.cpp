@@ -66,7 +66,7 @@ Answer<std::vector<EngineRow>> list_engines(Connection& connection,
         return Result<std::vector<EngineRow>>{error_of(executed.fate)};
     }
     std::vector<EngineRow> engines;
-    for (const auto& row : executed.rows) {
+    for (const auto row : executed.rows) {
         const bool is_draining = read_text(row[2]) == "t";
         engines.push_back(EngineRow{EngineId{read_uuid(row[0])}, read_text(row[1]), is_draining});
     }

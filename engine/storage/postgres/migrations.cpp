@@ -115,41 +115,70 @@ CREATE TABLE tool_calls (
 constexpr std::array<const char*, 4> kMigrations{kVersion1, kVersion2, kRetention, kToolCalls};
 constexpr std::int64_t kLock = 0x48444c4d49475241;  // "HDLMIGRA"
 
-void migrate_in(pqxx::work& transaction) {
-    // An engine that is stopped here must not keep the others from starting.
-    transaction.exec(
-        "SET LOCAL idle_in_transaction_session_timeout = '2s';"
-        "SELECT pg_advisory_xact_lock(" +
-        std::to_string(kLock) + ")");
-    transaction.exec(
-        "CREATE SCHEMA IF NOT EXISTS heddle; SET LOCAL search_path = heddle;"
-        "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)");
-    const auto rows = transaction.exec("SELECT version FROM schema_version");
-    const auto newest = kMigrations.size();
-    const auto version = rows.empty() ? 0U : rows[0][0].as<std::size_t>();
-    if (version > newest) {
-        throw std::runtime_error{"the schema was made by a newer version of Heddle"};
+// One transaction; the session is closed after it, however it ends.
+class Migration {
+public:
+    Migration(Session& session, base::Instant deadline) : session_{session}, deadline_{deadline} {}
+
+    base::Status run() {
+        // An engine that is stopped here must not keep the others from starting.
+        auto begun = execute(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '2s';"
+            "SELECT pg_advisory_xact_lock(" +
+            std::to_string(kLock) +
+            ");"
+            "CREATE SCHEMA IF NOT EXISTS heddle; SET LOCAL search_path = heddle;"
+            "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)");
+        auto read = begun ? execute("SELECT version FROM schema_version") : std::move(begun);
+        if (!read) {
+            return std::move(read).error();
+        }
+        const auto newest = kMigrations.size();
+        const auto version = read->empty() ? 0U : (*read)[0][0].as<std::size_t>();
+        if (version > newest) {
+            return base::Error{base::ErrorCode::unavailable,
+                               "the schema was made by a newer version of Heddle"};
+        }
+        for (auto at = version; at < newest; ++at) {
+            if (auto made = execute(kMigrations[at]); !made) {
+                return std::move(made).error();
+            }
+        }
+        const auto keep = version == newest
+                              ? std::string{"COMMIT"}
+                              : "DELETE FROM schema_version; INSERT INTO schema_version VALUES (" +
+                                    std::to_string(newest) + "); COMMIT";
+        if (auto kept = execute(keep); !kept) {
+            return std::move(kept).error();
+        }
+        return base::ok();
     }
-    for (auto at = version; at < newest; ++at) {
-        transaction.exec(kMigrations[at]);
+
+private:
+    base::Result<Rows> execute(const std::string& sql) {
+        auto reply = session_.execute(sql, deadline_);
+        if (!reply.is_done()) {
+            return base::Error{base::ErrorCode::unavailable, reply.message};
+        }
+        return std::move(reply.rows);
     }
-    if (version == newest) {
-        return;
-    }
-    transaction.exec("DELETE FROM schema_version; INSERT INTO schema_version VALUES (" +
-                     std::to_string(newest) + ")");
-}
+
+    Session& session_;
+    base::Instant deadline_;
+};
 
 }  // namespace
 
 base::Status migrate(const Endpoint& endpoint) try {
     const auto session = open_session(endpoint);
-    const Watchdog::Guard guard{*endpoint.watchdog, session->sock(),
-                                base::system_clock().now() + endpoint.wait_max};
-    pqxx::work transaction{*session};
-    migrate_in(transaction);
-    transaction.commit();
-    return base::ok();
+    const auto done =
+        session ? Migration{**session, base::system_clock().now() + endpoint.wait_max}.run()
+                : base::Status{session.error()};
+    if (done) {
+        return base::ok();
+    }
+    observe::log(observe::LogLevel::error, "postgres", "migration: {}", done.error().message);
+    return base::Error{base::ErrorCode::unavailable, "the database cannot be reached or used"};
 } catch (const std::exception& error) {
     observe::log(observe::LogLevel::error, "postgres", "migration: {}", error.what());
     return base::Error{base::ErrorCode::unavailable, "the database cannot be reached or used"};

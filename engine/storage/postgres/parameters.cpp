@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "engine/base/assert.hpp"
+
 namespace heddle::storage::postgres {
 namespace {
 
@@ -16,14 +18,10 @@ void append_big_endian(std::string& out, Unsigned value) {
 
 // Dimensions, null flag, element type, length and lower bound come before the elements.
 constexpr std::size_t kHeaderBytes = 20;
+// Its length comes before each element.
+constexpr std::size_t kLengthBytes = 4;
 
 }  // namespace
-
-BinaryArray::BinaryArray(ElementType type) : type_{type} {
-    constexpr std::size_t kUsualBytes = 256;  // a few elements without growing
-    bytes_.reserve(kUsualBytes);
-    bytes_.assign(kHeaderBytes, '\0');
-}
 
 void BinaryArray::add_bool(bool value) {
     append_big_endian<std::uint32_t>(bytes_, 1);
@@ -65,46 +63,58 @@ void BinaryArray::add_null() {
     ++count_;
 }
 
-std::string BinaryArray::take() {
-    std::string header;
-    header.reserve(kHeaderBytes);
-    append_big_endian<std::uint32_t>(header, count_ == 0 ? 0 : 1);
-    append_big_endian<std::uint32_t>(header, has_null_ ? 1 : 0);
-    append_big_endian(header, static_cast<std::uint32_t>(type_));
+std::string BinaryArray::take() && {
+    std::string array;
+    array.reserve(kHeaderBytes + bytes_.size());
+    append_big_endian<std::uint32_t>(array, count_ == 0 ? 0 : 1);
+    append_big_endian<std::uint32_t>(array, has_null_ ? 1 : 0);
+    append_big_endian(array, static_cast<std::uint32_t>(type_));
     if (count_ != 0) {
-        append_big_endian(header, count_);
-        append_big_endian<std::uint32_t>(header, 1);
+        append_big_endian(array, count_);
+        append_big_endian<std::uint32_t>(array, 1);
     }
-    bytes_.replace(0, kHeaderBytes, header);
-    count_ = 0;
-    has_null_ = false;
-    return std::exchange(bytes_, std::string(kHeaderBytes, '\0'));
+    return array.append(bytes_);
+}
+
+std::optional<std::string> BinaryArray::take_only() && {
+    HEDDLE_ASSERT(count_ == 1);
+    if (has_null_) {
+        return std::nullopt;
+    }
+    bytes_.erase(0, kLengthBytes);
+    return std::move(bytes_);
 }
 
 Parameters& Parameters::add(std::int64_t value) {
     std::string bytes;
     append_big_endian(bytes, static_cast<std::uint64_t>(value));
-    values_.emplace_back(bytes);
+    values_.emplace_back(std::move(bytes));
     return *this;
 }
 
 Parameters& Parameters::add(const base::Uuid& uuid) {
-    values_.emplace_back(uuid.bytes.data(), uuid.bytes.size());
+    values_.emplace_back(std::in_place, reinterpret_cast<const char*>(uuid.bytes.data()),
+                         uuid.bytes.size());
     return *this;
 }
 
 Parameters& Parameters::add_bool(bool value) {
-    values_.emplace_back(std::string(1, value ? '\1' : '\0'));
+    values_.emplace_back(std::in_place, 1, value ? '\1' : '\0');
     return *this;
 }
 
 Parameters& Parameters::add_bytes(std::string_view bytes) {
-    values_.emplace_back(bytes.data(), bytes.size());
+    values_.emplace_back(std::in_place, bytes);
+    return *this;
+}
+
+Parameters& Parameters::add_only(BinaryArray&& array) {
+    values_.push_back(std::move(array).take_only());
     return *this;
 }
 
 Parameters& Parameters::add(BinaryArray&& array) {
-    values_.emplace_back(array.take());
+    values_.emplace_back(std::move(array).take());
     return *this;
 }
 

@@ -6,8 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include <pqxx/pqxx>
-
 #include "engine/base/uuid.hpp"
 
 namespace heddle::storage::postgres {
@@ -27,7 +25,7 @@ enum class ElementType : std::uint32_t {
 /// escaping, no parsing of numbers on the other side.
 class BinaryArray {
 public:
-    explicit BinaryArray(ElementType type);
+    explicit BinaryArray(ElementType type) : type_{type} {}
 
     void add_bool(bool value);
     void add_int2(std::int16_t value);
@@ -42,12 +40,14 @@ public:
     void add_bytes(std::string_view bytes);
     void add_null();
 
-    /// The finished parameter; the array is empty afterwards.
-    [[nodiscard]] std::string take();
+    /// The finished parameter.
+    [[nodiscard]] std::string take() &&;
+    /// The only element as a parameter of its own; nothing if it is null.
+    [[nodiscard]] std::optional<std::string> take_only() &&;
 
 private:
     ElementType type_;
-    std::string bytes_;
+    std::string bytes_;  // the elements; a short one alone needs no memory of its own
     std::uint32_t count_ = 0;
     bool has_null_ = false;
 };
@@ -65,11 +65,16 @@ public:
     /// For text and bytea.
     Parameters& add_bytes(std::string_view bytes);
     Parameters& add(BinaryArray&& array);
+    /// The only element of an array of one.
+    Parameters& add_only(BinaryArray&& array);
 
-    [[nodiscard]] const std::vector<pqxx::binarystring>& values() const noexcept { return values_; }
+    /// Nothing: null.
+    [[nodiscard]] const std::vector<std::optional<std::string>>& values() const noexcept {
+        return values_;
+    }
 
 private:
-    std::vector<pqxx::binarystring> values_;
+    std::vector<std::optional<std::string>> values_;
 };
 
 }  // namespace heddle::storage::postgres

@@ -43,20 +43,14 @@ ReaderPool<Connection>::Open reader_of(const postgres::Endpoint& endpoint) {
     };
 }
 
-// What every connection waits with.
-struct Waiting {
-    postgres::Watchdog watchdog;
-    postgres::Patience patience;
-};
-
 class PostgresStore final : public Store {
 public:
-    PostgresStore(std::unique_ptr<Waiting> waiting,
+    PostgresStore(std::unique_ptr<postgres::Patience> patience,
                   const postgres::Endpoint& endpoint,
                   const StoreLimits& limits,
                   observe::Metrics& metrics)
         : limits_{limits},
-          waiting_{std::move(waiting)},
+          patience_{std::move(patience)},
           readers_{kReaders, limits, reader_of(endpoint)},
           control_{1, control_limits(limits), reader_of(endpoint)},
           claimer_{endpoint, limits, metrics, numbers_} {
@@ -65,7 +59,7 @@ public:
                 std::make_unique<postgres::Writer>(endpoint, limits, metrics, numbers_));
         }
     }
-    ~PostgresStore() override { waiting_->patience.end(); }
+    ~PostgresStore() override { patience_->end(); }
     PostgresStore(const PostgresStore&) = delete;
     PostgresStore& operator=(const PostgresStore&) = delete;
 
@@ -322,7 +316,7 @@ private:
     const StoreLimits limits_;
     mutable std::mutex mutex_;
     EngineId engine_;  // guarded by mutex_
-    std::unique_ptr<Waiting> waiting_;
+    std::unique_ptr<postgres::Patience> patience_;
     postgres::BatchNumbers numbers_{base::unix_microseconds()};
     Pool readers_;
     Pool control_;
@@ -338,9 +332,9 @@ private:
 base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
                                                          const StoreLimits& limits,
                                                          observe::Metrics& metrics) {
-    auto waiting = std::make_unique<Waiting>();
+    auto patience = std::make_unique<postgres::Patience>();
     const postgres::Endpoint endpoint{std::string{url}, limits.wait_max, lock_wait_max(limits),
-                                      &waiting->watchdog, &waiting->patience};
+                                      patience.get()};
     if (auto migrated = postgres::migrate(endpoint); !migrated) {
         return std::move(migrated).error();
     }
@@ -348,7 +342,7 @@ base::Result<std::unique_ptr<Store>> open_postgres_store(std::string_view url,
         return std::move(inspected).error();
     }
     std::unique_ptr<Store> store =
-        std::make_unique<PostgresStore>(std::move(waiting), endpoint, limits, metrics);
+        std::make_unique<PostgresStore>(std::move(patience), endpoint, limits, metrics);
     return store;
 }
 

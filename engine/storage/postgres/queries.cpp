@@ -32,7 +32,7 @@ Answer<T> answer(Executed executed, Body body) try {
     return Result<T>{error_of(Fate::internal)};
 }
 
-Result<std::vector<JournalRow>> read_chain(const pqxx::result& rows, bool is_of_head) {
+Result<std::vector<JournalRow>> read_chain(const Rows& rows, bool is_of_head) {
     if (rows.empty()) {
         return not_found("thread");
     }
@@ -44,18 +44,18 @@ Result<std::vector<JournalRow>> read_chain(const pqxx::result& rows, bool is_of_
         return not_found("checkpoint");
     }
     std::vector<JournalRow> chain;
-    for (const auto& row : rows) {
+    for (const auto row : rows) {
         chain.push_back(read_journal(row));
         chain.back().data = read_bytea(row[kJournalColumns]);
     }
     return chain;
 }
 
-Result<std::optional<StateRows>> read_newest(const pqxx::result& rows) {
+Result<std::optional<StateRows>> read_newest(const Rows& rows) {
     if (rows.empty()) {
         return not_found("thread");
     }
-    const auto& row = rows[0];
+    const auto row = rows[0];
     if (row[0].is_null()) {
         return std::optional<StateRows>{};
     }
@@ -67,8 +67,8 @@ Result<std::optional<StateRows>> read_newest(const pqxx::result& rows) {
     found.first = found.newest.base;
     found.parent = CheckpointId{read_uuid(row[kParent])};
     found.data = read_text(row[kData]);
-    const auto sizes = row[kSizes];
-    const char* at = sizes.c_str();
+    const auto sizes = row[kSizes].text();
+    const char* at = sizes.data();
     const char* const end = at + sizes.size();
     std::size_t total = 0;
     while (at != end) {
@@ -141,9 +141,9 @@ Answer<std::vector<ThreadId>> find_orphans(Connection& connection,
     parameters.add(engine).add(base::microseconds(lease));
     parameters.add(limit);
     return answer<std::vector<ThreadId>>(connection.execute(kFindOrphans, parameters, deadline),
-                                         [](const pqxx::result& rows) {
+                                         [](const Rows& rows) {
                                              std::vector<ThreadId> threads;
-                                             for (const auto& row : rows) {
+                                             for (const auto row : rows) {
                                                  threads.push_back(ThreadId{read_uuid(row[0])});
                                              }
                                              return threads;
@@ -160,9 +160,9 @@ Answer<std::vector<ExpiredThread>> find_expired(Connection& connection,
     parameters.add(base::microseconds(lease));
     parameters.add(limit);
     return answer<std::vector<ExpiredThread>>(
-        connection.execute(kFindExpired, parameters, deadline), [](const pqxx::result& rows) {
+        connection.execute(kFindExpired, parameters, deadline), [](const Rows& rows) {
             std::vector<ExpiredThread> found;
-            for (const auto& row : rows) {
+            for (const auto row : rows) {
                 found.push_back({row[0].as<ThreadKey>(), ThreadId{read_uuid(row[1])},
                                  row[2].as<Epoch>(), row[3].as<bool>(),
                                  static_cast<TtlStrategy>(row[4].as<int>()),
@@ -184,7 +184,7 @@ Answer<KeyHolder> claim_key(Connection& connection, const KeyClaim& claim, base:
             continue;
         }
         return answer<KeyHolder>(
-            std::move(executed), [&claim](const pqxx::result& rows) -> Result<KeyHolder> {
+            std::move(executed), [&claim](const Rows& rows) -> Result<KeyHolder> {
                 if (rows.empty()) {
                     return error_of(Fate::timeout);
                 }
@@ -199,14 +199,14 @@ Answer<std::int32_t> delete_expired_keys(Connection& connection,
                                          base::Instant deadline) {
     return answer<std::int32_t>(
         connection.execute(kDeleteExpiredKeys, Parameters{}.add(limit), deadline),
-        [](const pqxx::result& rows) { return rows[0][0].as<std::int32_t>(); });
+        [](const Rows& rows) { return rows[0][0].as<std::int32_t>(); });
 }
 
 Answer<ThreadRow> load_thread(Connection& connection,
                               const ThreadId& thread,
                               base::Instant deadline) {
     return answer<ThreadRow>(connection.execute(kLoadThread, Parameters{}.add(thread), deadline),
-                             [](const pqxx::result& rows) -> Result<ThreadRow> {
+                             [](const Rows& rows) -> Result<ThreadRow> {
                                  if (rows.empty()) {
                                      return not_found("thread");
                                  }
@@ -220,7 +220,7 @@ Answer<std::vector<JournalRow>> load_chain(Connection& connection,
                                            base::Instant deadline) {
     return answer<std::vector<JournalRow>>(
         connection.execute(kLoadChain, Parameters{}.add(thread).add(at), deadline),
-        [at](const pqxx::result& rows) { return read_chain(rows, at == kNoSeq); });
+        [at](const Rows& rows) { return read_chain(rows, at == kNoSeq); });
 }
 
 Answer<std::optional<StateRows>> load_newest(Connection& connection,
@@ -244,7 +244,7 @@ Answer<std::vector<JournalRow>> load_chain_of(Connection& connection,
                                               base::Instant deadline) {
     return answer<std::vector<JournalRow>>(
         connection.execute(kLoadChainOf, Parameters{}.add(thread).add(checkpoint), deadline),
-        [](const pqxx::result& rows) { return read_chain(rows, false); });
+        [](const Rows& rows) { return read_chain(rows, false); });
 }
 
 Answer<std::vector<JournalRow>> list_journal(Connection& connection,
@@ -255,7 +255,7 @@ Answer<std::vector<JournalRow>> list_journal(Connection& connection,
     const Seq end = before == kNoSeq ? std::numeric_limits<Seq>::max() : before;
     return answer<std::vector<JournalRow>>(
         connection.execute(kListJournal, Parameters{}.add(thread).add(end).add(limit), deadline),
-        [](const pqxx::result& rows) -> Result<std::vector<JournalRow>> {
+        [](const Rows& rows) -> Result<std::vector<JournalRow>> {
             if (rows.empty()) {
                 return not_found("thread");
             }
@@ -263,7 +263,7 @@ Answer<std::vector<JournalRow>> list_journal(Connection& connection,
             if (rows[0][0].is_null()) {
                 return journal;
             }
-            for (const auto& row : rows) {
+            for (const auto row : rows) {
                 journal.push_back(read_journal(row));
             }
             return journal;
@@ -276,9 +276,9 @@ Answer<std::vector<ToolCallRow>> load_tool_calls(Connection& connection,
                                                  base::Instant deadline) {
     return answer<std::vector<ToolCallRow>>(
         connection.execute(kLoadCalls, Parameters{}.add(thread).add(seq), deadline),
-        [](const pqxx::result& rows) {
+        [](const Rows& rows) {
             std::vector<ToolCallRow> calls;
-            for (const auto& row : rows) {
+            for (const auto row : rows) {
                 calls.push_back(read_tool_call(row));
             }
             return calls;
@@ -290,7 +290,7 @@ Answer<RunRow> load_run(Connection& connection,
                         const RunId& run,
                         base::Instant deadline) {
     return answer<RunRow>(connection.execute(kLoadRun, Parameters{}.add(thread).add(run), deadline),
-                          [&thread](const pqxx::result& rows) -> Result<RunRow> {
+                          [&thread](const Rows& rows) -> Result<RunRow> {
                               if (rows.empty()) {
                                   return not_found("thread");
                               }
@@ -303,7 +303,7 @@ Answer<RunRow> load_run(Connection& connection,
 
 Answer<RunRow> find_run(Connection& connection, const RunId& run, base::Instant deadline) {
     return answer<RunRow>(connection.execute(kFindRun, Parameters{}.add(run), deadline),
-                          [](const pqxx::result& rows) -> Result<RunRow> {
+                          [](const Rows& rows) -> Result<RunRow> {
                               if (rows.empty()) {
                                   return not_found("run");
                               }
@@ -319,21 +319,20 @@ Answer<std::vector<RunRow>> list_runs(Connection& connection,
     parameters.add(thread);
     parameters.add(filter.status ? static_cast<std::int64_t>(*filter.status) : -1);
     parameters.add(filter.limit).add(filter.offset);
-    return answer<std::vector<RunRow>>(
-        connection.execute(kListRuns, parameters, deadline),
-        [&thread](const pqxx::result& rows) -> Result<std::vector<RunRow>> {
-            if (rows.empty()) {
-                return not_found("thread");
-            }
-            std::vector<RunRow> runs;
-            if (rows[0][0].is_null()) {
-                return runs;
-            }
-            for (const auto& row : rows) {
-                runs.push_back(read_run(row, thread));
-            }
-            return runs;
-        });
+    return answer<std::vector<RunRow>>(connection.execute(kListRuns, parameters, deadline),
+                                       [&thread](const Rows& rows) -> Result<std::vector<RunRow>> {
+                                           if (rows.empty()) {
+                                               return not_found("thread");
+                                           }
+                                           std::vector<RunRow> runs;
+                                           if (rows[0][0].is_null()) {
+                                               return runs;
+                                           }
+                                           for (const auto row : rows) {
+                                               runs.push_back(read_run(row, thread));
+                                           }
+                                           return runs;
+                                       });
 }
 
 Answer<std::vector<ThreadRow>> search_threads(Connection& connection,
@@ -350,9 +349,9 @@ Answer<std::vector<ThreadRow>> search_threads(Connection& connection,
     sql += " LIMIT $" + std::to_string(last - 1) + "::int8 OFFSET $" + std::to_string(last);
     sql += "::int8";
     return answer<std::vector<ThreadRow>>(connection.execute_text(sql, parameters, deadline),
-                                          [](const pqxx::result& rows) {
+                                          [](const Rows& rows) {
                                               std::vector<ThreadRow> threads;
-                                              for (const auto& row : rows) {
+                                              for (const auto row : rows) {
                                                   threads.push_back(read_thread(row));
                                               }
                                               return threads;
@@ -366,9 +365,8 @@ Answer<std::int64_t> count_threads(Connection& connection,
     auto sql = "SELECT count(*) FROM (SELECT 1 FROM threads t" + conditions(filter, parameters);
     parameters.add(filter.count_max);
     sql += " LIMIT $" + std::to_string(parameters.values().size()) + "::int8) counted";
-    return answer<std::int64_t>(
-        connection.execute_text(sql, parameters, deadline),
-        [](const pqxx::result& rows) { return rows[0][0].as<std::int64_t>(); });
+    return answer<std::int64_t>(connection.execute_text(sql, parameters, deadline),
+                                [](const Rows& rows) { return rows[0][0].as<std::int64_t>(); });
 }
 
 }  // namespace heddle::storage::postgres

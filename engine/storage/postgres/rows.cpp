@@ -1,24 +1,48 @@
 #include "engine/storage/postgres/rows.hpp"
 
-namespace heddle::storage::postgres {
+#include <memory>
+#include <new>
 
-base::Uuid read_uuid(const pqxx::field& field) {
+#include <libpq-fe.h>
+
+namespace heddle::storage::postgres {
+namespace {
+
+struct Free {
+    void operator()(unsigned char* memory) const noexcept { PQfreemem(memory); }
+};
+
+// Of a server whose bytea_output is the old one.
+std::string unescape(std::string_view text) {
+    std::size_t size = 0;
+    const std::string terminated{text};
+    const std::unique_ptr<unsigned char, Free> bytes{
+        PQunescapeBytea(reinterpret_cast<const unsigned char*>(terminated.c_str()), &size)};
+    if (bytes == nullptr) {
+        throw std::bad_alloc{};
+    }
+    return {reinterpret_cast<const char*>(bytes.get()), size};
+}
+
+}  // namespace
+
+base::Uuid read_uuid(const Field& field) {
     if (field.is_null()) {
         return {};
     }
-    return base::Uuid::parse({field.c_str(), field.size()}).value_or(base::Uuid{});
+    return base::Uuid::parse(field.text()).value_or(base::Uuid{});
 }
 
-std::string read_text(const pqxx::field& field) {
-    return {field.c_str(), field.size()};
+std::string read_text(const Field& field) {
+    return std::string{field.text()};
 }
 
 // The server writes `\\x` and two hex digits a byte. libpq's own conversion takes several times as
 // long, which counts where a thread's whole journal is read.
-std::string read_bytea(const pqxx::field& field) {
-    const std::string_view text{field.c_str(), field.size()};
+std::string read_bytea(const Field& field) {
+    const auto text = field.text();
     if (text.size() % 2 != 0 || text.substr(0, 2) != "\\x") {
-        return pqxx::binarystring{field}.str();
+        return unescape(text);
     }
     const auto nibble = [](char digit) {
         return static_cast<unsigned>(digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10);
@@ -30,7 +54,7 @@ std::string read_bytea(const pqxx::field& field) {
     return bytes;
 }
 
-ThreadRow read_thread(const pqxx::row& row, int first) {
+ThreadRow read_thread(const Row& row, int first) {
     ThreadRow thread;
     thread.key = row[first].as<ThreadKey>();
     thread.id = ThreadId{read_uuid(row[first + 1])};
@@ -49,7 +73,7 @@ ThreadRow read_thread(const pqxx::row& row, int first) {
     return thread;
 }
 
-JournalRow read_journal(const pqxx::row& row, int first) {
+JournalRow read_journal(const Row& row, int first) {
     JournalRow step;
     step.seq = row[first].as<Seq>();
     step.parent = row[first + 1].as<Seq>();
@@ -62,7 +86,7 @@ JournalRow read_journal(const pqxx::row& row, int first) {
     return step;
 }
 
-ToolCallRow read_tool_call(const pqxx::row& row) {
+ToolCallRow read_tool_call(const Row& row) {
     ToolCallRow call;
     call.seq = row[0].as<Seq>();
     call.task_id = read_uuid(row[1]);
@@ -72,7 +96,7 @@ ToolCallRow read_tool_call(const pqxx::row& row) {
     return call;
 }
 
-RunRow read_run(const pqxx::row& row, const ThreadId& thread, int first) {
+RunRow read_run(const Row& row, const ThreadId& thread, int first) {
     RunRow run;
     run.thread_id = thread;
     run.id = RunId{read_uuid(row[first])};

@@ -1,7 +1,6 @@
 #pragma once
 
-#include <pqxx/pqxx>
-
+#include "engine/storage/postgres/session.hpp"
 #include "engine/storage/store.hpp"
 
 /// Column lists and how their rows are read. `t`, `j` and `r` are the aliases of the tables.
@@ -21,14 +20,14 @@ inline constexpr int kThreadColumns = 12;
 inline constexpr int kJournalColumns = 8;
 inline constexpr int kRunColumns = 11;
 
-/// Each reads the columns above, which begin at `first`. They throw as pqxx.
-ThreadRow read_thread(const pqxx::row& row, int first = 0);
-JournalRow read_journal(const pqxx::row& row, int first = 0);
+/// Each reads the columns above, which begin at `first`. They throw as Field::as().
+ThreadRow read_thread(const Row& row, int first = 0);
+JournalRow read_journal(const Row& row, int first = 0);
 /// seq, task_id, number, run_id, answer
-ToolCallRow read_tool_call(const pqxx::row& row);
-RunRow read_run(const pqxx::row& row, const ThreadId& thread, int first = 0);
-base::Uuid read_uuid(const pqxx::field& field);
-std::string read_text(const pqxx::field& field);
-std::string read_bytea(const pqxx::field& field);
+ToolCallRow read_tool_call(const Row& row);
+RunRow read_run(const Row& row, const ThreadId& thread, int first = 0);
+base::Uuid read_uuid(const Field& field);
+std::string read_text(const Field& field);
+std::string read_bytea(const Field& field);
 
 }  // namespace heddle::storage::postgres

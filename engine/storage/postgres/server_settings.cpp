@@ -12,7 +12,7 @@ constexpr const char* kSettingsSql =
     "current_setting('synchronous_standby_names'), current_setting('wal_compression'), "
     "current_setting('max_connections')";
 
-void log_settings(const pqxx::row& row, bool is_pooled) {
+void log_settings(const Row& row, bool is_pooled) {
     const auto fsync = read_text(row[1]);
     const auto full_page_writes = read_text(row[2]);
     const auto synchronous_commit = read_text(row[3]);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <initializer_list>
 #include <unordered_map>
 
 #include "engine/base/assert.hpp"
@@ -16,6 +17,17 @@ void add_or_null(BinaryArray& array, const std::string* text) {
         array.add_null();
     } else {
         array.add_bytes(*text);
+    }
+}
+
+// As write_statement_of() says.
+void put(Parameters& parameters, WriteParts parts, std::initializer_list<BinaryArray*> arrays) {
+    for (auto* array : arrays) {
+        if (parts.has(WritePart::one_thread)) {
+            parameters.add_only(std::move(*array));
+        } else {
+            parameters.add(std::move(*array));
+        }
     }
 }
 
@@ -34,6 +46,7 @@ NewThreads new_threads(std::span<WriteOperation* const> writes) {
 // Every engine makes threads in the order of their ids: two that make the same ones wait for each
 // other in one direction.
 void add_new_threads(Parameters& parameters,
+                     WriteParts parts,
                      std::vector<MergedThread> threads,
                      const NewThreads& claims) {
     std::sort(threads.begin(), threads.end(), [&](const auto& a, const auto& b) {
@@ -66,13 +79,13 @@ void add_new_threads(Parameters& parameters,
             strategy.add_null();
         }
     }
-    for (auto* array :
-         {&key, &id, &status, &metadata, &interrupts, &head, &release, &ttl, &strategy}) {
-        parameters.add(std::move(*array));
-    }
+    put(parameters, parts,
+        {&key, &id, &status, &metadata, &interrupts, &head, &release, &ttl, &strategy});
 }
 
-void add_threads(Parameters& parameters, const std::vector<MergedThread>& threads) {
+void add_threads(Parameters& parameters,
+                 WriteParts parts,
+                 const std::vector<MergedThread>& threads) {
     BinaryArray key{ElementType::int8};
     BinaryArray epoch{ElementType::int8};
     BinaryArray status{ElementType::int2};
@@ -97,9 +110,7 @@ void add_threads(Parameters& parameters, const std::vector<MergedThread>& thread
         }
         release.add_bool(thread.release);
     }
-    for (auto* array : {&key, &epoch, &status, &metadata, &interrupts, &head, &release}) {
-        parameters.add(std::move(*array));
-    }
+    put(parameters, parts, {&key, &epoch, &status, &metadata, &interrupts, &head, &release});
 }
 
 void add_journal(Parameters& parameters, const std::vector<PlannedJournal>& journal) {
@@ -131,7 +142,7 @@ void add_journal(Parameters& parameters, const std::vector<PlannedJournal>& jour
     }
 }
 
-void add_new_runs(Parameters& parameters, const std::vector<PlannedRun>& runs) {
+void add_new_runs(Parameters& parameters, WriteParts parts, const std::vector<PlannedRun>& runs) {
     BinaryArray key{ElementType::int8};
     BinaryArray id{ElementType::uuid};
     BinaryArray assistant{ElementType::uuid};
@@ -158,13 +169,14 @@ void add_new_runs(Parameters& parameters, const std::vector<PlannedRun>& runs) {
         metadata.add_bytes(run.row->metadata);
         kwargs.add_bytes(run.row->kwargs);
     }
-    for (auto* array : {&key, &id, &assistant, &status, &attempt, &created_at, &updated_at,
-                        &strategy, &hash, &error, &metadata, &kwargs}) {
-        parameters.add(std::move(*array));
-    }
+    put(parameters, parts,
+        {&key, &id, &assistant, &status, &attempt, &created_at, &updated_at, &strategy, &hash,
+         &error, &metadata, &kwargs});
 }
 
-void add_run_updates(Parameters& parameters, const std::vector<PlannedUpdate>& updates) {
+void add_run_updates(Parameters& parameters,
+                     WriteParts parts,
+                     const std::vector<PlannedUpdate>& updates) {
     BinaryArray key{ElementType::int8};
     BinaryArray id{ElementType::uuid};
     BinaryArray status{ElementType::int2};
@@ -177,19 +189,19 @@ void add_run_updates(Parameters& parameters, const std::vector<PlannedUpdate>& u
         attempt.add_int4(update->attempt);
         error.add_bytes(update->error);
     }
-    for (auto* array : {&key, &id, &status, &attempt, &error}) {
-        parameters.add(std::move(*array));
-    }
+    put(parameters, parts, {&key, &id, &status, &attempt, &error});
 }
 
-void add_deleted_runs(Parameters& parameters, const std::vector<PlannedDelete>& deleted) {
+void add_deleted_runs(Parameters& parameters,
+                      WriteParts parts,
+                      const std::vector<PlannedDelete>& deleted) {
     BinaryArray key{ElementType::int8};
     BinaryArray id{ElementType::uuid};
     for (const auto& [thread, run] : deleted) {
         key.add_int8(thread);
         id.add(run);
     }
-    parameters.add(std::move(key)).add(std::move(id));
+    put(parameters, parts, {&key, &id});
 }
 
 void add_tool_calls(Parameters& parameters, const BatchPlan& plan) {
@@ -233,7 +245,8 @@ WriteParts parts_of(const BatchPlan& plan, const std::vector<MergedThread>& crea
     add(WritePart::deleted_runs, plan.deleted_runs.size());
     add(WritePart::tool_calls, plan.tool_calls.size() + plan.tool_calls_done.size());
     if (plan.threads.size() + created.size() == 1 && plan.new_runs.size() <= 1 &&
-        plan.run_updates.size() <= 1 && plan.deleted_runs.size() <= 1) {
+        plan.run_updates.size() <= 1 && plan.deleted_runs.size() <= 1 &&
+        plan.journal.size() <= kFewRows) {
         parts.add(WritePart::one_thread);
     }
     return parts;
@@ -258,22 +271,22 @@ BoundStatement write_statement(std::span<WriteOperation* const> writes, std::int
     parameters.add(writes.front()->engine).add(base::unix_microseconds()).add(number);
     const auto parts = parts_of(plan, created);
     if (parts.has(WritePart::threads)) {
-        add_threads(parameters, plan.threads);
+        add_threads(parameters, parts, plan.threads);
     }
     if (parts.has(WritePart::new_threads)) {
-        add_new_threads(parameters, std::move(created), claims);
+        add_new_threads(parameters, parts, std::move(created), claims);
     }
     if (parts.has(WritePart::journal)) {
         add_journal(parameters, plan.journal);
     }
     if (parts.has(WritePart::new_runs)) {
-        add_new_runs(parameters, plan.new_runs);
+        add_new_runs(parameters, parts, plan.new_runs);
     }
     if (parts.has(WritePart::run_updates)) {
-        add_run_updates(parameters, plan.run_updates);
+        add_run_updates(parameters, parts, plan.run_updates);
     }
     if (parts.has(WritePart::deleted_runs)) {
-        add_deleted_runs(parameters, plan.deleted_runs);
+        add_deleted_runs(parameters, parts, plan.deleted_runs);
     }
     if (parts.has(WritePart::tool_calls)) {
         add_tool_calls(parameters, plan);

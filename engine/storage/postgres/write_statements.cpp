@@ -110,13 +110,28 @@ std::string numbered(std::string part, int& next) {
     return part;
 }
 
-// The one row of the arrays, without a function that returns rows: "unnest($4::int8[], ...)"
-// becomes "(SELECT ($4::int8[])[1], ...)".
+// The one row as values: "unnest($4::int8[], ...)" becomes "(SELECT $4::int8, ...)".
 std::string of_one_row(std::string part) {
     replace_all(part, "unnest(", "(SELECT ");
-    replace_all(part, "${}", "(${}");
-    replace_all(part, "[]", "[])[1]");
+    replace_all(part, "[]", "");
     return part;
+}
+
+// Rows of arrays that are short, with one function that returns rows instead of one for each
+// array: "SELECT * FROM unnest($4::int8[], ...) AS i (key, ...)" becomes "SELECT i.* FROM
+// generate_subscripts($4::int8[], 1) AS n, LATERAL (SELECT ($4::int8[])[n], ...) AS i (key, ...)".
+std::string of_few_rows(std::string part, int next) {
+    constexpr std::string_view kAll = "SELECT * FROM unnest(";
+    const auto at = part.find(kAll);
+    auto rest = part.substr(at + kAll.size());
+    replace_all(rest, "${}", "(${}");
+    replace_all(rest, "[]", "[])[n]");
+    return part.substr(0, at) +
+           fmt::format(
+               "SELECT i.* FROM generate_subscripts(${}::int8[], 1) AS n, "
+               "LATERAL (SELECT ",
+               next) +
+           rest;
 }
 
 // If there is only one thread, it is in `ok` or nothing is.
@@ -152,7 +167,9 @@ std::string write_sql(WriteParts parts) {
         }
         std::string put = text;
         if (parts.has(WritePart::one_thread)) {
-            put = of_one_thread(is_of_runs ? of_one_row(put) : put);
+            put = of_one_thread(is_of_runs                   ? of_one_row(put)
+                                : part == WritePart::journal ? of_few_rows(put, next)
+                                                             : put);
         }
         sql += numbered(std::move(put), next);
     }

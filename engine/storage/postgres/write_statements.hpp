@@ -17,8 +17,8 @@ enum class WritePart : std::uint8_t {
     run_updates = 16,
     deleted_runs = 32,
     tool_calls = 64,
-    /// No part, but how they are put: one thread, and one row at most of each kind of run. A lone
-    /// run on its way is such a batch, and its latency is what this saves.
+    /// No part, but how they are put: one thread, one row at most of each kind of run, and few of
+    /// its journal. A lone run on its way is such a batch, and its latency is what this saves.
     one_thread = 128,
 };
 
@@ -33,8 +33,11 @@ struct WriteParts {
     }
 };
 
+/// Rows of the journal in a batch of one_thread, at most.
+inline constexpr std::size_t kFewRows = 16;
+
 /// Its parameters: the engine, the time, the number of the batch, then those of the parts in the
-/// order of WritePart, arrays all of them.
+/// order of WritePart: arrays, but of one_thread the values of its thread and of its runs.
 /// @param parts  at least threads or new_threads. @return valid as long as the process
 const Statement& write_statement_of(WriteParts parts);
 

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "engine/base/clock.hpp"
+#include "engine/base/machine.hpp"
 #include "engine/observe/log.hpp"
 #include "engine/storage/checks.hpp"
 #include "engine/storage/postgres/rows.hpp"
@@ -16,9 +17,6 @@
 namespace heddle::storage::postgres {
 namespace {
 
-// A lost connection is resolved even if the operation's own deadline is over: better late than in
-// doubt.
-constexpr std::chrono::seconds kReadBackGrace{3};
 // After the sequence of keys could not be asked.
 constexpr std::chrono::milliseconds kKeysPause{20};
 
@@ -43,14 +41,12 @@ void refuse(Operation& operation, const base::Error& error) {
         operation.body);
 }
 
-void set_all(std::span<WriteOperation* const> writes, const base::Error& error) {
-    for (auto* operation : writes) {
-        operation->outcome = error;
-    }
-}
-
-base::Error stale() {
-    return base::Error{base::ErrorCode::stale_epoch, "another engine has claimed the thread"};
+auto execute_writes(base::Instant deadline) {
+    return [deadline](Connection& connection, std::span<WriteOperation* const> writes,
+                      std::int64_t number) {
+        const auto bound = write_statement(writes, number);
+        return connection.execute(bound.statement, bound.parameters, deadline);
+    };
 }
 
 const EngineId& engine_of(const Operation& operation) {
@@ -59,6 +55,16 @@ const EngineId& engine_of(const Operation& operation) {
 }
 
 }  // namespace
+
+void set_all(std::span<WriteOperation* const> writes, const base::Error& error) {
+    for (auto* operation : writes) {
+        operation->outcome = error;
+    }
+}
+
+base::Error stale_error() {
+    return base::Error{base::ErrorCode::stale_epoch, "another engine has claimed the thread"};
+}
 
 Writer::Writer(const Endpoint& endpoint,
                const StoreLimits& limits,
@@ -78,6 +84,9 @@ Writer::~Writer() {
 
 void Writer::submit(Operation operation, std::size_t rows, std::size_t bytes) {
     operation.deadline = base::system_clock().now() + limits_.wait_max;
+    if (try_start(operation, bytes)) {
+        return;
+    }
     const auto pushed = queue_.try_push(operation, rows, bytes);
     if (pushed != Pushed::taken) {
         refuse(operation, refusal(pushed));
@@ -89,6 +98,10 @@ void Writer::run() {
     (void)connect(base::system_clock().now());
     for (;;) {
         auto batch = queue_.take();
+        if (started_) {
+            finish_started();
+            continue;
+        }
         if (batch.empty()) {
             return;
         }
@@ -100,6 +113,53 @@ void Writer::run() {
         }
         serve(batch);
     }
+}
+
+namespace {
+
+// What goes to the database as a statement of its own kind.
+bool is_plain(const ThreadWrite& write) {
+    return !write.delete_thread && !write.rollback_to && !write.prune && !write.ttl;
+}
+
+}  // namespace
+
+// A lone write waits for nobody, not even for the writer's OS thread to wake: the caller's sends
+// it, and the writer awakes while the server works.
+bool Writer::try_start(Operation& operation, std::size_t bytes) {
+    constexpr std::size_t kBytesMax = std::size_t{64} << 10U;  // a shard has others to serve
+    auto* write = std::get_if<WriteOperation>(&operation.body);
+    if (write == nullptr || bytes > kBytesMax || !is_plain(write->write) || !queue_.begin_alone()) {
+        return false;
+    }
+    struct Turn {
+        ~Turn() { writer.queue_.end_alone(writer.started_.has_value()); }
+        Writer& writer;
+    };
+    const Turn turn{*this};
+    const bool is_ready = connection_ != nullptr && connection_->is_usable() &&
+                          (!write->create || write->write.key != 0 || next_key_ != keys_end_);
+    if (is_ready) {
+        (void)give_keys(Writes{&write, 1}, operation.deadline);
+        const auto number = next_number();
+        const auto bound = write_statement(Writes{&write, 1}, number);
+        if (connection_->try_start(bound.statement, bound.parameters)) {
+            started_.emplace(Started{std::move(operation), number});
+        }
+    }
+    return started_.has_value();
+}
+
+void Writer::finish_started() {
+    auto started = std::move(*started_);
+    started_.reset();
+    auto* write = &std::get<WriteOperation>(started.operation.body);
+    const auto deadline = started.operation.deadline;
+    if (!settle_attempt(Writes{&write, 1}, connection_->finish(deadline), started.number, deadline,
+                        execute_writes(deadline))) {
+        settle(Writes{&write, 1}, deadline, execute_writes(deadline));
+    }
+    answer({&started.operation, 1});
 }
 
 void Writer::serve(std::span<Operation> batch) {
@@ -174,6 +234,7 @@ void Writer::commit(std::span<Operation> part) {
 
 void Writer::answer(std::span<Operation> part) {
     metrics_.store_batches_total += 1;
+    const base::machine::PostTogether together;
     for (auto& operation : part) {
         if (const auto* body = std::get_if<WriteOperation>(&operation.body)) {
             if (body->outcome) {
@@ -219,10 +280,7 @@ void Writer::write(Writes writes, base::Instant deadline) {
             return;
         }
     }
-    settle(writes, deadline, [deadline](Connection& connection, Writes part, std::int64_t number) {
-        const auto bound = write_statement(part, number);
-        return connection.execute(bound.statement, bound.parameters, deadline);
-    });
+    settle(writes, deadline, execute_writes(deadline));
 }
 
 void Writer::remove(Writes writes, base::Instant deadline) {
@@ -361,27 +419,37 @@ void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
             return;
         }
         const auto number = next_number();
-        const Executed executed = execute(*connection, writes, number);
-        const bool is_at_fault = executed.fate == Fate::conflict || executed.fate == Fate::bad_data;
-        if (is_at_fault && writes.size() > 1) {
-            const auto half = writes.size() / 2;
-            settle(writes.first(half), deadline, execute);
-            settle(writes.subspan(half), deadline, execute);
-            return;
-        }
-        if (executed.fate == Fate::lost && give_up_creates(writes)) {
-            std::vector<WriteOperation*> others;
-            std::copy_if(writes.begin(), writes.end(), std::back_inserter(others),
-                         [](const WriteOperation* operation) { return !operation->create; });
-            if (!others.empty() && !read_back(others, number, deadline)) {
-                settle(others, deadline, execute);
-            }
-            return;
-        }
-        if (settle_once(writes, executed, number, deadline)) {
+        if (settle_attempt(writes, execute(*connection, writes, number), number, deadline,
+                           execute)) {
             return;
         }
     }
+}
+
+// @return false if it has to be executed again
+template <class Execute>
+bool Writer::settle_attempt(Writes writes,
+                            const Executed& executed,
+                            std::int64_t number,
+                            base::Instant deadline,
+                            Execute execute) {
+    const bool is_at_fault = executed.fate == Fate::conflict || executed.fate == Fate::bad_data;
+    if (is_at_fault && writes.size() > 1) {
+        const auto half = writes.size() / 2;
+        settle(writes.first(half), deadline, execute);
+        settle(writes.subspan(half), deadline, execute);
+        return true;
+    }
+    if (executed.fate == Fate::lost && give_up_creates(writes)) {
+        std::vector<WriteOperation*> others;
+        std::copy_if(writes.begin(), writes.end(), std::back_inserter(others),
+                     [](const WriteOperation* operation) { return !operation->create; });
+        if (!others.empty() && !read_back(others, number, deadline)) {
+            settle(others, deadline, execute);
+        }
+        return true;
+    }
+    return settle_once(writes, executed, number, deadline);
 }
 
 bool Writer::settle_once(Writes writes,
@@ -415,9 +483,9 @@ void Writer::let_through(Fate fate, base::Instant deadline) {
     }
 }
 
-void Writer::tell_apart(Writes writes, const pqxx::result& changed, base::Instant deadline) {
+void Writer::tell_apart(Writes writes, const Rows& changed, base::Instant deadline) {
     std::unordered_set<ThreadKey> ok;
-    for (const auto& row : changed) {
+    for (const auto row : changed) {
         ok.insert(row[0].as<ThreadKey>());
     }
     std::vector<WriteOperation*> refused;
@@ -437,7 +505,7 @@ void Writer::refuse_changes(Writes writes, base::Instant deadline) {
     BinaryArray keys{ElementType::int8};
     bool asks = false;
     for (auto* operation : writes) {
-        operation->outcome = stale();
+        operation->outcome = stale_error();
         if (operation->create) {
             operation->outcome = base::Error{base::ErrorCode::conflict, "the thread exists"};
             continue;
@@ -454,7 +522,7 @@ void Writer::refuse_changes(Writes writes, base::Instant deadline) {
         return;
     }
     std::unordered_set<ThreadKey> there;
-    for (const auto& row : existing.rows) {
+    for (const auto row : existing.rows) {
         there.insert(row[0].as<ThreadKey>());
     }
     for (auto* operation : writes) {
@@ -462,111 +530,6 @@ void Writer::refuse_changes(Writes writes, base::Instant deadline) {
             operation->outcome = base::Error{base::ErrorCode::not_found, "thread not found"};
         }
     }
-}
-
-// Asks until it is answered what became of a lost batch. A repeat finds what the first one left:
-// the number of the fence is the same.
-Executed Writer::fence(Writes writes, std::int64_t number, base::Instant deadline) {
-    std::vector<ThreadKey> in_order;
-    for (const auto* operation : writes) {
-        in_order.push_back(operation->write.key);
-    }
-    std::sort(in_order.begin(), in_order.end());
-    BinaryArray keys{ElementType::int8};
-    for (const auto key : in_order) {
-        keys.add_int8(key);
-    }
-    Parameters parameters;
-    parameters.add(std::move(keys)).add(writes.front()->engine);
-    parameters.add(number).add(next_number());
-    for (;;) {
-        auto* connection = connect(deadline);
-        if (connection == nullptr) {
-            return Executed{Fate::lost, {}};
-        }
-        auto executed = connection->execute(kFence, parameters, deadline);
-        const bool may_succeed = executed.fate == Fate::lost || executed.fate == Fate::retry ||
-                                 executed.fate == Fate::blocked;
-        if (!may_succeed || base::system_clock().now() >= deadline) {
-            return executed;
-        }
-        let_through(executed.fate, deadline);
-    }
-}
-
-// What became of a statement whose connection was lost? It was one transaction, so one thread that
-// only we could have changed since (still ours, same epoch) tells for all: the number is there, or
-// nothing was done, and because of the fence nothing will be.
-// @return false if nothing was done and the statement may be repeated
-bool Writer::read_back(Writes writes, std::int64_t number, base::Instant deadline) {
-    const auto until = std::max(deadline, base::system_clock().now() + kReadBackGrace);
-    const auto executed = fence(writes, number, until);
-    if (executed.fate != Fate::done) {
-        set_all(writes, error_of(Fate::lost));
-        return true;
-    }
-    std::unordered_map<ThreadKey, Seen> seen;
-    for (const auto& row : executed.rows) {
-        if (row[0].is_null()) {
-            break;  // none of the threads is there
-        }
-        seen[row[0].as<ThreadKey>()] =
-            Seen{row[1].as<Epoch>(), row[2].as<std::int64_t>(), EngineId{read_uuid(row[3])}};
-    }
-    for (const auto* operation : writes) {
-        const auto at = seen.find(operation->write.key);
-        if (at != seen.end() && at->second.epoch == operation->write.epoch &&
-            at->second.owner == operation->engine && at->second.batch != number) {
-            observe::log(observe::LogLevel::info, "postgres", "a lost batch was not stored: again");
-            return false;
-        }
-    }
-    for (auto* operation : writes) {
-        const auto at = seen.find(operation->write.key);
-        const auto* found = at == seen.end() ? nullptr : &at->second;
-        if (!conclude(*operation, found, number, until)) {
-            operation->outcome = error_of(Fate::lost);
-        }
-    }
-    return true;
-}
-
-// @return false if nothing tells what became of it
-bool Writer::conclude(WriteOperation& operation,
-                      const Seen* seen,
-                      std::int64_t number,
-                      base::Instant deadline) {
-    const auto& write = operation.write;
-    if (seen != nullptr && seen->epoch == write.epoch) {
-        // No longer ours: this statement released it, or an earlier one did and this was refused.
-        operation.outcome = seen->batch == number ? base::ok() : Status{stale()};
-        return true;
-    }
-    if (write.delete_thread) {
-        operation.outcome = seen == nullptr ? base::ok() : Status{stale()};
-        return true;
-    }
-    auto* connection = connect(deadline);
-    return connection != nullptr && examine(operation, *connection, deadline);
-}
-
-// The thread has changed hands since: only a row that this write alone would have left can tell.
-bool Writer::examine(WriteOperation& operation, Connection& connection, base::Instant deadline) {
-    const auto& write = operation.write;
-    Executed executed{Fate::internal, {}};
-    if (!write.journal.empty()) {
-        const auto& row = write.journal.front();
-        executed = connection.execute(
-            kHasJournal, Parameters{}.add(write.key).add(row.seq).add(row.checkpoint_id), deadline);
-    } else if (!write.new_runs.empty()) {
-        executed = connection.execute(
-            kHasRun, Parameters{}.add(write.key).add(write.new_runs.front().id), deadline);
-    }
-    if (executed.fate != Fate::done) {
-        return false;
-    }
-    operation.outcome = executed.rows.empty() ? Status{stale()} : base::ok();
-    return true;
 }
 
 }  // namespace heddle::storage::postgres

@@ -35,6 +35,9 @@ struct Operation {
     base::Instant deadline;
 };
 
+void set_all(std::span<WriteOperation* const> writes, const base::Error& error);
+base::Error stale_error();
+
 /// Numbers of a store's batches and claims, ascending, each used once. They begin at the time, so
 /// that a store that is opened again goes on above them.
 using BatchNumbers = std::atomic<std::int64_t>;
@@ -70,7 +73,15 @@ private:
         EngineId owner;
     };
 
+    /// A plain write whose statement was sent by the OS thread that submitted it.
+    struct Started {
+        Operation operation;
+        std::int64_t number;
+    };
+
     void run();
+    bool try_start(Operation& operation, std::size_t bytes);
+    void finish_started();
     void serve(std::span<Operation> batch);
     void commit(std::span<Operation> part);
     void answer(std::span<Operation> part);
@@ -86,12 +97,18 @@ private:
     void remove(Writes writes, base::Instant deadline);
     template <class Execute>
     void settle(Writes writes, base::Instant deadline, Execute execute);
+    template <class Execute>
+    bool settle_attempt(Writes writes,
+                        const Executed& executed,
+                        std::int64_t number,
+                        base::Instant deadline,
+                        Execute execute);
     bool settle_once(Writes writes,
                      const Executed& executed,
                      std::int64_t number,
                      base::Instant deadline);
     void let_through(Fate fate, base::Instant deadline);
-    void tell_apart(Writes writes, const pqxx::result& changed, base::Instant deadline);
+    void tell_apart(Writes writes, const Rows& changed, base::Instant deadline);
     void refuse_changes(Writes writes, base::Instant deadline);
     bool read_back(Writes writes, std::int64_t number, base::Instant deadline);
     Executed fence(Writes writes, std::int64_t number, base::Instant deadline);
@@ -115,7 +132,9 @@ private:
     BatchNumbers& numbers_;
     GroupCommitQueue<Operation> queue_;
 
-    // The rest belongs to the writer's OS thread.
+    // The rest belongs to the writer's OS thread; between begin_alone() and end_alone() of the
+    // queue, which it waits in then, to whoever called them.
+    std::optional<Started> started_;
     std::unique_ptr<Connection> connection_;
     ThreadKey next_key_ = 0;
     ThreadKey keys_end_ = 0;

@@ -133,7 +133,7 @@ Fate Writer::try_claim(Claims claims, Connection& connection, base::Instant dead
     }
     std::vector<ClaimOperation*> with_past;
     std::vector<ClaimOperation*> claimed;
-    for (const auto& row : executed.rows) {
+    for (const auto row : executed.rows) {
         auto thread = read_thread(row);
         auto* operation = by_id.at(thread.id);
         ClaimOutcome outcome;
@@ -176,7 +176,7 @@ Fate Writer::add_open_runs(Claims claims, Connection& connection, base::Instant 
     if (executed.fate != Fate::done) {
         return executed.fate;
     }
-    for (const auto& row : executed.rows) {
+    for (const auto row : executed.rows) {
         auto& outcome = *by_key.at(row[kRunColumns].as<ThreadKey>());
         outcome.unfinished_runs.push_back(read_run(row, outcome.thread.id));
     }
@@ -204,7 +204,7 @@ Fate Writer::find_owners(Claims claims, Connection& connection, base::Instant de
     if (executed.fate != Fate::done) {
         return executed.fate;
     }
-    for (const auto& row : executed.rows) {
+    for (const auto row : executed.rows) {
         const auto at = unclaimed.find(ThreadId{read_uuid(row[0])});
         auto* operation = at->second;
         unclaimed.erase(at);

@@ -19,32 +19,31 @@ TEST(BinaryArray, IsWrittenAsPostgresReadsIt) {
     array.add_int4(1);
     array.add_null();
     array.add_int4(-2);
-    EXPECT_EQ(array.take(),
+    EXPECT_EQ(std::move(array).take(),
               bytes({0, 0, 0, 1, 0, 0, 0, 1, 0,   0,   0,   23,  0, 0, 0, 3, 0,   0,   0,   1,
                      0, 0, 0, 4, 0, 0, 0, 1, 255, 255, 255, 255, 0, 0, 0, 4, 255, 255, 255, 254}));
 }
 
 TEST(BinaryArray, AnEmptyArrayHasNoDimension) {
     BinaryArray array{ElementType::text};
-    EXPECT_EQ(array.take(), bytes({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25}));
+    EXPECT_EQ(std::move(array).take(), bytes({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25}));
 }
 
-TEST(BinaryArray, IsEmptyAfterItWasTaken) {
+TEST(BinaryArray, ItsOnlyElementIsAParameterOfItsOwn) {
     BinaryArray array{ElementType::bytea};
     array.add_bytes(bytes({0, 255}));
-    array.add_null();
-    (void)array.take();
-    array.add_bytes(bytes({7}));
-    EXPECT_EQ(array.take(),
-              bytes({0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7}));
+    EXPECT_EQ(std::move(array).take_only(), bytes({0, 255}));
+    BinaryArray null{ElementType::int8};
+    null.add_null();
+    EXPECT_EQ(std::move(null).take_only(), std::nullopt);
 }
 
 TEST(Parameters, ScalarsAreInNetworkOrder) {
     Parameters parameters;
     parameters.add(std::int64_t{258}).add_bool(true);
     ASSERT_EQ(parameters.values().size(), 2U);
-    EXPECT_EQ(parameters.values()[0].str(), bytes({0, 0, 0, 0, 0, 0, 1, 2}));
-    EXPECT_EQ(parameters.values()[1].str(), bytes({1}));
+    EXPECT_EQ(parameters.values()[0], bytes({0, 0, 0, 0, 0, 0, 1, 2}));
+    EXPECT_EQ(parameters.values()[1], bytes({1}));
 }
 
 }  // namespace

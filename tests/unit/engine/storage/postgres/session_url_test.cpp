@@ -7,7 +7,7 @@ namespace heddle::storage::postgres {
 namespace {
 
 std::string session_url_of(const std::string& url) {
-    return session_url(Endpoint{url, std::chrono::seconds{10}, {}, nullptr, nullptr});
+    return session_url(Endpoint{url, std::chrono::seconds{10}, {}, nullptr});
 }
 bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;

@@ -117,7 +117,7 @@ void Writer::run() {
 
 namespace {
 
-// What goes to the database as a statement of its own kind.
+// Not one of those that go to the database as statements of their own kind (commit()).
 bool is_plain(const ThreadWrite& write) {
     return !write.delete_thread && !write.rollback_to && !write.prune && !write.ttl;
 }

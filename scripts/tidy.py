@@ -91,7 +91,7 @@ def check_includes(path, number, line, layers):
 def check_shape(path, lines):
     if len(lines) > FILE_MAX:
         yield f"{path}:1: {len(lines)} lines, at most {FILE_MAX}"
-    start = None
+    start, in_signature = None, False
     for number, line in enumerate(lines, 1):
         if len(line) > LINE_MAX and "://" not in line and 'R"' not in line:
             yield f"{path}:{number}: {len(line)} columns, at most {LINE_MAX}"
@@ -107,8 +107,9 @@ def check_shape(path, lines):
                 yield (f"{path}:{start}: function of {number - start + 1} lines, "
                        f"at most {FUNCTION_MAX}")
             start = None
-        elif re.match(r"^[A-Za-z~].*;$", line):
-            start = None
+        elif re.match(r"^[A-Za-z~].*;$", line) or (in_signature and line.endswith(";")):
+            start = None  # a declaration
+        in_signature = start == number or (in_signature and not line.endswith("{"))
 
 
 def check_banned(path, lines):

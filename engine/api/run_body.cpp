@@ -238,10 +238,11 @@ base::Result<std::vector<graph::StreamMode>> read_stream_modes(
 
 base::Result<RunBody> read_run_body(std::string_view text,
                                     bool stateless,
+                                    const base::RunId& run,
                                     const scheduler::Catalog& catalog) {
-    const auto json = parse_body(text);
+    auto json = parse_body(text);
     if (!json) {
-        return json.error();
+        return std::move(json).error();
     }
     Fields body{*json};
     const auto assistant_id = body.text("assistant_id");
@@ -257,11 +258,17 @@ base::Result<RunBody> read_run_body(std::string_view text,
                      "assistant_id"};
     }
     RunBody read;
+    read.run.run_id = run;
     read.run.assistant = *assistant;
     read.run.recursion_limit = assistant->graph->recursion_limit;
     if (const auto* input = body.object("input")) {
-        read.run.input = *input;
-        body.keep(graph::validate_input(*assistant->graph->channels, *input));
+        auto prepared = graph::prepare_input(*assistant->graph->channels, *input, run);
+        if (prepared) {
+            read.run.prepared_input = std::move(*prepared);
+        } else {
+            body.keep(std::move(prepared).error());
+        }
+        read.run.input = std::move((*json)["input"]);  // nothing looks there again
     }
     if (const auto* metadata = body.object("metadata")) {
         read.run.metadata = *metadata;

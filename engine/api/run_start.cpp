@@ -47,10 +47,11 @@ base::Result<std::string> read_key(const Request& request) {
 
 std::string hash_of(std::string_view body) {
     constexpr std::string_view kHexDigits = "0123456789abcdef";
-    std::string hex;
-    for (const auto byte : base::sha1(body)) {
-        hex += kHexDigits[byte >> 4U];
-        hex += kHexDigits[byte & 0x0FU];
+    const auto digest = base::sha1(body);
+    std::string hex(2 * digest.size(), '0');
+    for (std::size_t at = 0; at < digest.size(); ++at) {
+        hex[2 * at] = kHexDigits[digest[at] >> 4U];
+        hex[2 * at + 1] = kHexDigits[digest[at] & 0x0FU];
     }
     return hex;
 }
@@ -70,7 +71,9 @@ base::Result<ThreadId> Api::thread_of_run(const Request& request, bool stateless
 base::Task<base::Result<RunBody>> Api::read_run(Call& call) {
     const auto& request = call.request;
     const bool stateless = request.params.empty();
-    auto body = read_run_body(request.body, stateless, scheduler_.catalog());
+    const auto hinted = RunId::parse(request.run_id);
+    auto body = read_run_body(request.body, stateless,
+                              hinted ? *hinted : RunId{base::make_uuid_v7()}, scheduler_.catalog());
     if (!body) {
         co_return std::move(body).error();
     }
@@ -135,7 +138,12 @@ base::Task<base::Result<scheduler::RunHandle>> Api::start_run(Call& call,
         co_return Error{ErrorCode::overloaded, "the engine runs as many as it may"};
     }
     const auto hinted = RunId::parse(request.run_id);
-    run.run_id = hinted ? *hinted : RunId{base::make_uuid_v7()};
+    if (hinted && *hinted != run.run_id) {  // an Idempotency-Key names it
+        run.run_id = *hinted;
+        run.prepared_input = nullptr;
+    } else if (run.run_id.uuid.is_nil()) {
+        run.run_id = RunId{base::make_uuid_v7()};
+    }
     run.maybe_repeated = run.maybe_repeated || request.hop > 0 || request.late;
     if (request.accepted) {
         // It was stored once: what is gone since then is not to be made again.

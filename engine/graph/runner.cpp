@@ -85,7 +85,7 @@ Task<Status> Execution::begin() {
         stopped_ = position_.paused;
         co_return base::ok();
     }
-    if (spec_.input) {
+    if (spec_.input || spec_.prepared_input != nullptr) {
         auto status = co_await take_input(repeated);
         co_return status;
     }
@@ -99,16 +99,14 @@ Task<Status> Execution::begin() {
 }
 
 Task<Status> Execution::take_input(bool input_row_exists) {
-    auto writes = input_writes(std::move(*spec_.input));
-    if (!writes) {
-        co_return std::move(writes).error();
+    auto prepared = std::move(spec_.prepared_input);
+    if (prepared == nullptr) {
+        auto made = prepare_input(*graph_.channels, std::move(*spec_.input), spec_.run_id);
+        if (!made) {
+            co_return std::move(made).error();
+        }
+        prepared = std::move(*made);
     }
-    IdMint mint{spec_.run_id.uuid};
-    auto prepared = prepare_writes(*graph_.channels, std::move(*writes), "input", mint);
-    if (!prepared) {
-        co_return std::move(prepared).error();
-    }
-
     if (!input_row_exists) {
         CheckpointInfo info{"input", std::string{kNoChange}, {std::string{kStart}}};
         std::vector<StreamEvent> events;

@@ -82,6 +82,7 @@ struct RunSpec {
     /// (after an interrupt or with input null). To go on after a crash give the same input again:
     /// if position.run_id is this run's, what its checkpoints show as done is not done twice.
     std::optional<base::Json> input;
+    PreparedInput prepared_input;  ///< instead of `input`, if it was made before
     /// Answers by the id of the interrupt, for the superstep that the run goes on with.
     std::map<std::string, base::Json> resume;
     base::Json configurable = base::Json::object();

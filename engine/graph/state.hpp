@@ -47,6 +47,8 @@ struct PreparedWrite {
     bool has_removals = false;  ///< some item is a remove message
 };
 
+using PreparedInput = std::shared_ptr<const std::vector<PreparedWrite>>;
+
 /// Checks and prepares the writes of one task.
 /// @param path  prepended to the field of errors: "input", or empty for a node's writes
 /// @return invalid_argument with the field (unknown channel, wrong type, bad message)
@@ -58,9 +60,12 @@ base::Result<std::vector<PreparedWrite>> prepare_writes(const Channels& channels
 /// Turns a run's input into writes. @return invalid_argument unless it is an object of channels
 base::Result<std::vector<ChannelWrite>> input_writes(base::Json input);
 
-/// Whether a run's input can be applied: what the API asks before it accepts a run.
-/// @return ok, or invalid_argument with the field ("input.messages[2].role")
-base::Status validate_input(const Channels& channels, const base::Json& input);
+/// Checks and prepares a run's input: what the API does before it accepts a run.
+/// @param run  whose id messages without one get theirs from; nil: random ones
+/// @return invalid_argument with the field ("input.messages[2].role")
+base::Result<PreparedInput> prepare_input(const Channels& channels,
+                                          base::Json input,
+                                          const base::RunId& run);
 
 /// Channel values of one thread. A value type: copying is O(number of channels), contents are
 /// shared and copied on write. Belongs to one shard.

@@ -40,23 +40,27 @@ bool has_type(const Json& value, std::string_view type) {
     return type == "object" && value.is_object();
 }
 
-// Each message of what is written to a channel of messages, one or a list, in its one form.
-template <class Take>
-Status each_message(Json value, const std::string& path, IdMint& mint, Take take) {
-    if (!value.is_array()) {
-        auto message = normalize_message(std::move(value), path, mint);
-        if (!message) {
-            return std::move(message).error();
-        }
-        take(std::move(*message));
-        return base::ok();
+Status add_message(PreparedWrite& to, Json form, const std::string& path, IdMint& mint) {
+    auto message = normalize_message(std::move(form), path, mint);
+    if (!message) {
+        return std::move(message).error();
     }
+    to.has_removals = to.has_removals || (*message)["type"] == "remove";
+    to.items.emplace_back(std::move(*message));
+    return base::ok();
+}
+
+// What is written to a channel of messages, one or a list.
+Status add_messages(PreparedWrite& to, Json value, const std::string& path, IdMint& mint) {
+    if (!value.is_array()) {
+        return add_message(to, std::move(value), path, mint);
+    }
+    to.items.reserve(value.size());
     for (std::size_t i = 0; i < value.size(); ++i) {
-        auto message = normalize_message(std::move(value[i]), fmt::format("{}[{}]", path, i), mint);
-        if (!message) {
-            return std::move(message).error();
+        auto status = add_message(to, std::move(value[i]), fmt::format("{}[{}]", path, i), mint);
+        if (!status) {
+            return status;
         }
-        take(std::move(*message));
     }
     return base::ok();
 }
@@ -94,11 +98,7 @@ Result<PreparedWrite> prepare_write(const Channels& channels,
     prepared.channel = *channel;
     const auto reducer = channels[*channel].reducer;
     if (reducer == Reducer::add_messages) {
-        prepared.items.reserve(write.value.is_array() ? write.value.size() : 1);
-        auto status = each_message(std::move(write.value), field, mint, [&prepared](Json message) {
-            prepared.has_removals = prepared.has_removals || message["type"] == "remove";
-            prepared.items.emplace_back(std::move(message));
-        });
+        auto status = add_messages(prepared, std::move(write.value), field, mint);
         if (!status) {
             return std::move(status).error();
         }
@@ -145,27 +145,17 @@ Result<std::vector<ChannelWrite>> input_writes(Json input) {
     return writes;
 }
 
-Status validate_input(const Channels& channels, const Json& input) {
-    auto writes = input_writes(input);
+Result<PreparedInput> prepare_input(const Channels& channels, Json input, const base::RunId& run) {
+    auto writes = input_writes(std::move(input));
     if (!writes) {
         return std::move(writes).error();
     }
-    IdMint mint;
-    for (auto& write : *writes) {
-        const auto field = join("input", write.channel);
-        const auto channel = find_channel(channels, write, field);
-        if (!channel) {
-            return channel.error();
-        }
-        if (channels[*channel].reducer == Reducer::add_messages) {
-            auto status =
-                each_message(std::move(write.value), field, mint, [](const Json& /*message*/) {});
-            if (!status) {
-                return status;
-            }
-        }
+    IdMint mint{run.uuid};
+    auto prepared = prepare_writes(channels, std::move(*writes), "input", mint);
+    if (!prepared) {
+        return std::move(prepared).error();
     }
-    return base::ok();
+    return std::make_shared<const std::vector<PreparedWrite>>(std::move(*prepared));
 }
 
 }  // namespace heddle::graph

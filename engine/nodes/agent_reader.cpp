@@ -129,9 +129,9 @@ void AgentReader::read_channel(const std::string& name, const YamlNode& channel,
             complain(initial->line, path + ".default", "messages begin empty");
         } else if (spec.reducer == Reducer::append && !spec.initial.is_array()) {
             complain(initial->line, path + ".default", "expected a list");
-        } else if (auto status = graph::validate_input({spec}, Json{{name, spec.initial}});
-                   !status) {
-            complain(initial->line, path + ".default", status.error().message);
+        } else if (auto made = graph::prepare_input({spec}, Json{{name, spec.initial}}, {});
+                   !made) {
+            complain(initial->line, path + ".default", made.error().message);
         }
     }
     channels_.push_back(std::move(spec));

@@ -32,9 +32,10 @@ struct RunRequest {
     /// Where the run is to start. Only the thread's newest checkpoint is obeyed (SDKs name it with
     /// every turn); no matter for a run that is there already.
     std::optional<base::CheckpointId> from_checkpoint;
-    std::string checkpoint_field;      ///< which field said so
-    std::optional<base::Json> input;   ///< unset: go on from where the thread stands
-    std::optional<base::Json> resume;  ///< command.resume: answers what the thread asks
+    std::string checkpoint_field;         ///< which field said so
+    std::optional<base::Json> input;      ///< unset: go on from where the thread stands
+    graph::PreparedInput prepared_input;  ///< of it, for run_id, if that was made already
+    std::optional<base::Json> resume;     ///< command.resume: answers what the thread asks
     base::Json configurable = base::Json::object();
     base::Json metadata = base::Json::object();  ///< the run's own, also in its checkpoints
     std::string kwargs = "{}";  ///< JSON object shown as Run.kwargs; recovery reads it again

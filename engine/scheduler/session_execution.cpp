@@ -180,7 +180,10 @@ base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
     spec.run_id = run.row_.id;
     spec.assistant_id = request.assistant.id;
     // The runner sees by position.run_id whether the input was applied before a crash.
-    spec.input = request.input;
+    spec.prepared_input = request.prepared_input;
+    if (spec.prepared_input == nullptr) {
+        spec.input = request.input;
+    }
     spec.configurable = request.configurable;
     spec.metadata = request.metadata;
     spec.interrupt_before = request.interrupt_before;

@@ -28,7 +28,7 @@ const scheduler::Catalog& catalog() {
 base::Result<RunBody> read(const Json& fields, bool stateless = false) {
     Json body{{"assistant_id", "echo"}};
     body.update(fields);
-    return read_run_body(body.dump(), stateless, catalog());
+    return read_run_body(body.dump(), stateless, {}, catalog());
 }
 
 TEST(RunBody, HasTheDefaultsOfTheApi) {

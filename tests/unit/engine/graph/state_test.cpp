@@ -116,12 +116,32 @@ TEST_F(StateTest, WritesAreChecked) {
     EXPECT_EQ(apply({{"topic", 7}}).error().message, "topic: expected string, got number");
     EXPECT_TRUE(apply({{"topic", nullptr}}));
     const auto input = Json::parse(R"({"messages":["a",["human","b"],{"content":"c"}]})");
-    const auto status = validate_input(*usual_channels(), input);
-    ASSERT_FALSE(status);
-    EXPECT_EQ(status.error().field, "input.messages[2].role");
-    EXPECT_EQ(validate_input(*usual_channels(), Json{{"x", 1}}).error().field, "input.x");
-    EXPECT_EQ(validate_input(*usual_channels(), Json("hi")).error().field, "input");
-    EXPECT_TRUE(validate_input(*usual_channels(), Json{{"messages", "hi"}}));
+    const auto prepared = prepare_input(*usual_channels(), input, {});
+    ASSERT_FALSE(prepared);
+    EXPECT_EQ(prepared.error().field, "input.messages[2].role");
+    EXPECT_EQ(prepare_input(*usual_channels(), Json{{"x", 1}}, {}).error().field, "input.x");
+    EXPECT_EQ(prepare_input(*usual_channels(), Json("hi"), {}).error().field, "input");
+    EXPECT_TRUE(prepare_input(*usual_channels(), Json{{"messages", "hi"}}, {}));
+}
+
+// So that what a crash makes an engine prepare again is what the first one had.
+TEST_F(StateTest, MissingIdsOfAnInputFollowFromItsRun) {
+    const auto ids_of = [](const base::RunId& run) {
+        const auto prepared =
+            prepare_input(*usual_channels(), Json::parse(R"({"messages":["a","b"]})"), run);
+        std::vector<std::string> ids;
+        for (const auto& item : prepared->get()->front().items) {
+            ids.emplace_back(item.id());
+        }
+        return ids;
+    };
+    const base::RunId run{base::make_uuid_v7()};
+    const auto ids = ids_of(run);
+    ASSERT_EQ(ids.size(), 2U);
+    EXPECT_NE(ids[0], ids[1]);
+    EXPECT_EQ(ids_of(run), ids);
+    EXPECT_NE(ids_of(base::RunId{base::make_uuid_v7()}), ids);
+    EXPECT_NE(ids_of({}), ids_of({})) << "without a run they are random";
 }
 
 TEST_F(StateTest, ReplayRefusesBrokenRows) {

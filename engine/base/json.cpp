@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -228,9 +229,15 @@ Result<Json> parse_stored_json(std::string_view text) {
 }
 
 std::string dump_json(const Json& value) {
-    std::string out;
-    append_json(out, value);
-    return out;
+    // Room that grows once; what is returned takes no more than it needs.
+    constexpr std::size_t kKeptMax = std::size_t{64} << 10U;
+    thread_local std::string room;
+    room.clear();
+    append_json(room, value);
+    if (room.capacity() > kKeptMax) {
+        return std::exchange(room, {});
+    }
+    return room;
 }
 
 void append_json_string(std::string& out, std::string_view text) {

@@ -6,7 +6,8 @@
 
 namespace heddle::base {
 
-/// SHA-1 (RFC 3174), only for version 5 UUIDs; not a security measure.
+/// SHA-1 (RFC 3174), for version 5 UUIDs and for telling requests apart; not a security measure.
+/// Asserts that libcrypto provides it. Any OS thread.
 std::array<std::uint8_t, 20> sha1(std::string_view input);
 
 }  // namespace heddle::base

@@ -72,12 +72,49 @@ public:
             wakeup_.notify();
         }
     }
+    // Only on the loop's own OS thread.
+    bool watch(int descriptor, UniqueFunction<void()>& body) {
+        const auto at = std::find_if(watched_.begin(), watched_.end(), [&](const auto& watched) {
+            return watched->descriptor.native_handle() == descriptor;
+        });
+        if (at != watched_.end()) {
+            (*at)->body = std::move(body);
+            return true;
+        }
+        auto watched = std::make_unique<Watched>(
+            asio::posix::stream_descriptor{readable_.get_executor()}, UniqueFunction<void()>{});
+        std::error_code refused;
+        watched->descriptor.assign(descriptor, refused);
+        if (refused) {
+            return false;
+        }
+        watched->body = std::move(body);
+        watched->descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                                       [this, watched = watched.get()](const auto& error) {
+                                           if (!error) {
+                                               run_watched(watched);
+                                           }
+                                       });
+        watched_.push_back(std::move(watched));
+        return true;
+    }
     // Whom the calling OS thread has still to signal, while it posts together.
     static thread_local std::vector<Inbox*>* together;
+    // Of the loop that the calling OS thread runs.
+    static thread_local Inbox* own;
 
 private:
+    struct Watched {
+        asio::posix::stream_descriptor descriptor;  // not ours to close
+        UniqueFunction<void()> body;
+    };
+
     void shutdown() override {
         readable_.release();
+        for (auto& watched : watched_) {
+            watched->descriptor.release();
+        }
+        watched_.clear();
         posted_.take(taken_);
         taken_.clear();
     }
@@ -99,16 +136,27 @@ private:
         }
         taken_.clear();
     }
+    void run_watched(Watched* watched) {
+        watched->descriptor.release();
+        auto body = std::move(watched->body);
+        std::erase_if(watched_, [&](const auto& other) { return other.get() == watched; });
+        if (!posted_.empty()) {
+            run_all();
+        }
+        body();
+    }
 
     Wakeup wakeup_;
     asio::posix::stream_descriptor readable_;
     Mailbox<UniqueFunction<void()>> posted_;
     std::atomic<bool> is_signalled_{false};
     std::vector<UniqueFunction<void()>> taken_;
+    std::vector<std::unique_ptr<Watched>> watched_;
 };
 
 asio::execution_context::id Inbox::id;
 thread_local std::vector<Inbox*>* Inbox::together = nullptr;
+thread_local Inbox* Inbox::own = nullptr;
 
 // Kept, so that a batch allocates nothing.
 std::vector<Inbox*>& to_signal() {
@@ -126,6 +174,10 @@ void post(asio::io_context& loop, UniqueFunction<void()> body) {
     }
 }
 
+bool call_when_readable(int descriptor, UniqueFunction<void()>& body) {
+    return Inbox::own != nullptr && Inbox::own->watch(descriptor, body);
+}
+
 PostTogether::PostTogether() noexcept {
     Inbox::together = &to_signal();
 }
@@ -139,10 +191,11 @@ PostTogether::~PostTogether() {
 }
 
 LoopThread::LoopThread(asio::io_context& loop, const std::string& name) : loop_{loop} {
-    (void)asio::use_service<Inbox>(loop);
-    os_thread_ = std::thread{[this, name] {
+    auto& inbox = asio::use_service<Inbox>(loop);
+    os_thread_ = std::thread{[this, name, &inbox] {
         pthread_setname_np(pthread_self(), name.c_str());
         current = this;
+        Inbox::own = &inbox;
         loop_.run();
     }};
 }

@@ -33,6 +33,14 @@ namespace heddle::base::machine {
 /// kept.
 void post(asio::io_context& loop, UniqueFunction<void()> body);
 
+/// Runs `body` once in the loop of the calling OS thread, when there is something to read from the
+/// descriptor, after all that was posted to the loop before. It may be called for nothing. Of two
+/// for one descriptor that wait at once only the later is run. A body is destroyed, run or not, no
+/// later than the loop; until then the descriptor must stay open.
+/// @return false, and `body` untouched, if the caller is not the OS thread of a LoopThread or the
+///         kernel refuses
+[[nodiscard]] bool call_when_readable(int descriptor, UniqueFunction<void()>& body);
+
 /// Of all that the calling OS thread posts while it lives, each loop is told once, at its end: for
 /// whoever has a batch of things to post. One at a time on an OS thread.
 class PostTogether {

@@ -33,11 +33,13 @@ void Wakeup::clear() noexcept {
     }
 }
 
-void Wakeup::wait() noexcept {
+bool Wakeup::wait(std::chrono::milliseconds longest) noexcept {
     pollfd watched{ends_[0], POLLIN, 0};
-    while (::poll(&watched, 1, -1) < 1) {
+    if (::poll(&watched, 1, static_cast<int>(longest.count())) < 1) {
+        return false;
     }
     clear();
+    return true;
 }
 
 }  // namespace heddle::base

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+
 namespace heddle::base {
 
 /// Wakes one OS thread that sleeps. A pipe, because the kernel takes a write to one as a sign that
@@ -19,8 +21,9 @@ public:
     void notify() noexcept;
     /// Makes the descriptor quiet again.
     void clear() noexcept;
-    /// Waits for notify(), however long that takes, and clears.
-    void wait() noexcept;
+    /// Waits for notify(), `longest` at most, and clears.
+    /// @return false if nobody has notified
+    bool wait(std::chrono::milliseconds longest) noexcept;
 
 private:
     int ends_[2] = {-1, -1};  // NOLINT: what pipe2() fills

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -13,6 +14,13 @@
 namespace heddle::storage {
 
 enum class Pushed : std::uint8_t { taken, full, closed };
+
+/// How a turn alone ended.
+enum class Alone : std::uint8_t {
+    done,          ///< nothing is left of it
+    caller_waits,  ///< something was begun; its caller means to finish it in another turn alone
+    writer_waits,  ///< something was begun that the writer has to finish
+};
 
 /// The waiting room of one writer: many OS threads push, one takes. There is no timer: the writer
 /// takes whatever waits when it comes back from its last commit, so batches grow with the load and
@@ -48,6 +56,7 @@ public:
             } else {
                 waiting_.push_back(std::move(entry));
             }
+            is_for_writer_ = begun_alone_;  // the caller's next turn would come too late for us
             wakes = !is_alone_ && std::exchange(sleeps_, false);
         }
         if (wakes) {
@@ -57,16 +66,21 @@ public:
     }
 
     /// Waits until something is there and takes up to one batch, oldest first. Writer only.
-    /// @return empty only when the queue is closed and drained, or something was begun alone
+    /// @return empty only when the queue is closed and drained, or the writer has to finish what
+    /// was
+    ///         begun alone
     [[nodiscard]] std::vector<T> take() {
         std::unique_lock lock{mutex_};
-        while (is_alone_ || (!closed_ && !begun_alone_ && waiting_.empty())) {
+        while (is_alone_ || (!closed_ && !is_for_writer_ && waiting_.empty())) {
             sleeps_ = true;
             lock.unlock();
-            wakeup_.wait();
+            const bool is_woken = wakeup_.wait(kCallerMax);
             lock.lock();
+            // Nobody hears from a caller that is stopped, or from a server that is.
+            is_for_writer_ = is_for_writer_ || (!is_woken && begun_alone_);
         }
         sleeps_ = false;
+        is_for_writer_ = false;
         std::vector<T> batch;
         if (std::exchange(begun_alone_, false)) {
             return batch;
@@ -91,7 +105,8 @@ public:
 
     /// For what need not wait for the writer to awake: whether it sleeps with nothing to do,
     /// and had hardly anything to gather lately (the first of many had better wait for the others).
-    /// Then it goes on sleeping until end_alone(), and the caller may do its work. Any OS thread.
+    /// Then it goes on sleeping until end_alone(), and the caller may do its work: a turn alone.
+    /// Any OS thread.
     [[nodiscard]] bool begin_alone() {
         const std::lock_guard lock{mutex_};
         if (!sleeps_ || is_alone_ || begun_alone_ || closed_ || !waiting_.empty() ||
@@ -101,15 +116,32 @@ public:
         is_alone_ = true;
         return true;
     }
-    /// @param begun  the writer has something to finish before all that came meanwhile
-    void end_alone(bool begun) {
+    /// Another turn alone, to finish what was begun in one and left with `caller_waits`. Any OS
+    /// thread.
+    /// @return false if the writer has that already, as it has when anything came meanwhile or
+    /// after
+    ///         a second or two
+    [[nodiscard]] bool resume_alone() {
+        const std::lock_guard lock{mutex_};
+        if (!begun_alone_ || is_for_writer_ || is_alone_ || closed_) {
+            return false;
+        }
+        begun_alone_ = false;
+        is_alone_ = true;
+        return true;
+    }
+    /// What the writer has to finish it finishes before all that came meanwhile.
+    void end_alone(Alone how) {
         bool wakes = false;
         {
             const std::lock_guard lock{mutex_};
             is_alone_ = false;
-            begun_alone_ = begun;
-            latest_batch_ = begun ? 1 : latest_batch_;
-            wakes = (begun || closed_ || !waiting_.empty()) && std::exchange(sleeps_, false);
+            begun_alone_ = how != Alone::done;
+            is_for_writer_ =
+                begun_alone_ && (how == Alone::writer_waits || closed_ || !waiting_.empty());
+            latest_batch_ = begun_alone_ ? 1 : latest_batch_;
+            wakes =
+                (is_for_writer_ || closed_ || !waiting_.empty()) && std::exchange(sleeps_, false);
         }
         if (wakes) {
             wakeup_.notify();
@@ -131,6 +163,7 @@ public:
 
 private:
     static constexpr std::size_t kLonelyMax = 2;
+    static constexpr std::chrono::milliseconds kCallerMax{1000};
     struct Entry {
         T value;
         std::size_t rows;
@@ -142,9 +175,10 @@ private:
     const std::size_t waiting_max_;
     mutable std::mutex mutex_;
     base::Wakeup wakeup_;
-    bool sleeps_ = false;       // in take(), and is to be woken
-    bool is_alone_ = false;     // between begin_alone() and end_alone()
-    bool begun_alone_ = false;  // and not yet told
+    bool sleeps_ = false;         // in take(), and is to be woken
+    bool is_alone_ = false;       // in a turn alone
+    bool begun_alone_ = false;    // in one, and not finished
+    bool is_for_writer_ = false;  // what was begun
     std::size_t latest_batch_ = 0;
     std::deque<Entry> waiting_;
     bool closed_ = false;

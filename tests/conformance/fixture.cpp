@@ -13,6 +13,16 @@ Engine::Engine(std::unique_ptr<storage::Store> opened, const std::string& endpoi
     EXPECT_TRUE(registered) << registered.error().message;
 }
 
+template <class T, class Start>
+T Engine::call_in_loop(Start start) {
+    if (loop_ == nullptr) {
+        return call<T>(std::move(start));
+    }
+    return call<T>([&](base::Completion<T> done) {
+        loop_->post([&start, done = std::move(done)]() mutable { start(std::move(done)); });
+    });
+}
+
 Status Engine::heartbeat(bool draining) {
     return call<Status>([&](auto done) { store_->heartbeat(draining, std::move(done)); });
 }
@@ -47,11 +57,12 @@ ClaimOutcome Engine::claim(const base::ThreadId& thread, std::string metadata) {
     return std::move(outcome).value();
 }
 Result<storage::ThreadKey> Engine::create(storage::ThreadClaim claim, ThreadWrite first) {
-    return call<Result<storage::ThreadKey>>(
+    return call_in_loop<Result<storage::ThreadKey>>(
         [&](auto done) { store_->create(std::move(claim), std::move(first), std::move(done)); });
 }
 Status Engine::write(ThreadWrite write) {
-    return call<Status>([&](auto done) { store_->write(std::move(write), std::move(done)); });
+    return call_in_loop<Status>(
+        [&](auto done) { store_->write(std::move(write), std::move(done)); });
 }
 std::vector<base::ThreadId> Engine::orphans() {
     auto found = call<Result<std::vector<base::ThreadId>>>(

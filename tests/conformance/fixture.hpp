@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/base/json.hpp"
+#include "engine/base/shard.hpp"
 #include "tests/conformance/backend.hpp"
 
 namespace heddle::conformance {
@@ -45,6 +46,8 @@ public:
     [[nodiscard]] storage::Store& store() { return *store_; }
     [[nodiscard]] const base::EngineId& id() const { return id_; }
     void close() { store_.reset(); }
+    /// From now on writes and creations are called in a loop, as the scheduler does.
+    void use_loop() { loop_ = std::make_unique<base::Shard>(0, 1024); }
 
     base::Status heartbeat(bool draining = false);
     base::Status unregister();
@@ -76,8 +79,12 @@ public:
     base::Result<std::int64_t> count(storage::ThreadFilter filter);
 
 private:
+    template <class T, class Start>
+    T call_in_loop(Start start);
+
     std::unique_ptr<storage::Store> store_;
     base::EngineId id_;
+    std::unique_ptr<base::Shard> loop_;
 };
 
 base::ThreadId new_thread_id();

@@ -70,6 +70,7 @@ TEST_P(HammerTest, SixtyFourProducersOnTwoEngines) {
     std::vector<std::unique_ptr<Engine>> engines;
     engines.push_back(open_engine());
     engines.push_back(open_engine());
+    engines.back()->use_loop();
     std::vector<Written> written(kProducers);
     std::vector<std::thread> producers;
     for (std::size_t i = 0; i < kProducers; ++i) {

@@ -27,7 +27,9 @@ protected:
             ADD_FAILURE() << store.error().message;
             std::abort();
         }
-        return std::make_unique<Engine>(std::move(store).value(), "ipc:///this");
+        auto engine = std::make_unique<Engine>(std::move(store).value(), "ipc:///this");
+        engine->use_loop();
+        return engine;
     }
     [[nodiscard]] std::string database() const {
         const auto from = direct_.find("test_");

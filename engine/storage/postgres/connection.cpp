@@ -14,6 +14,7 @@ namespace {
 constexpr std::chrono::milliseconds kPauseMin{20};
 constexpr std::chrono::milliseconds kPauseMax{500};
 constexpr std::string_view kReadOnly = "25006";
+constexpr const char* kStarted = "write";
 
 Fate fate_of(std::string_view state) {
     if (state == "23505") {
@@ -247,7 +248,12 @@ bool Connection::try_start(const Statement& statement, const Parameters& paramet
 }
 
 Executed Connection::finish(base::Instant deadline) {
-    return conclude("write", session_->finish(at_least_granted(deadline)));
+    return conclude(kStarted, session_->finish(at_least_granted(deadline)));
+}
+
+std::optional<Executed> Connection::try_finish() {
+    auto reply = session_->try_finish();
+    return reply ? std::optional{conclude(kStarted, std::move(*reply))} : std::nullopt;
 }
 
 Executed Connection::execute_text(const std::string& sql,

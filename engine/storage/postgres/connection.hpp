@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -84,6 +85,12 @@ public:
     [[nodiscard]] bool try_start(const Statement& statement, const Parameters& parameters);
     /// Waits for what was started.
     Executed finish(base::Instant deadline);
+    /// finish() without waiting: nothing if not all of the answer is here.
+    std::optional<Executed> try_finish();
+    /// Tells when there is something of it; see Session::socket().
+    [[nodiscard]] const std::shared_ptr<const Socket>& socket() const noexcept {
+        return session_->socket();
+    }
     /// Executes text made at run time.
     Executed execute_text(const std::string& sql,
                           const Parameters& parameters,

@@ -1,50 +1,61 @@
 #include "engine/storage/postgres/parameters.hpp"
 
-#include <array>
+#include <algorithm>
+#include <utility>
 
 #include "engine/base/assert.hpp"
 
 namespace heddle::storage::postgres {
 namespace {
 
+// The most significant byte first; returns where it ends.
 template <class Unsigned>
-void append_big_endian(std::string& out, Unsigned value) {
-    std::array<char, sizeof(Unsigned)> bytes;
-    for (std::size_t i = 0; i < bytes.size(); ++i) {
-        bytes[i] = static_cast<char>((value >> (8 * (bytes.size() - 1 - i))) & 0xffU);
+char* put_big_endian(char* to, Unsigned value) {
+    for (std::size_t i = 0; i < sizeof value; ++i) {
+        *to++ = static_cast<char>((value >> (8 * (sizeof value - 1 - i))) & 0xffU);
     }
-    out.append(bytes.data(), bytes.size());
+    return to;
 }
 
-// Dimensions, null flag, element type, length and lower bound come before the elements.
-constexpr std::size_t kHeaderBytes = 20;
+template <class Unsigned>
+std::array<char, sizeof(Unsigned)> big_endian(Unsigned value) {
+    std::array<char, sizeof(Unsigned)> bytes;
+    put_big_endian(bytes.data(), value);
+    return bytes;
+}
+
 // Its length comes before each element.
 constexpr std::size_t kLengthBytes = 4;
 
+template <class Unsigned>
+std::array<char, kLengthBytes + sizeof(Unsigned)> element(Unsigned value) {
+    std::array<char, kLengthBytes + sizeof(Unsigned)> bytes;
+    put_big_endian(put_big_endian(bytes.data(), std::uint32_t{sizeof value}), value);
+    return bytes;
+}
+
 }  // namespace
 
-void BinaryArray::add_bool(bool value) {
-    append_big_endian<std::uint32_t>(bytes_, 1);
-    bytes_.push_back(value ? '\1' : '\0');
+template <std::size_t N>
+void BinaryArray::add_element(const std::array<char, N>& length_and_bytes) {
+    bytes_.append(length_and_bytes.data(), N);
     ++count_;
+}
+
+void BinaryArray::add_bool(bool value) {
+    add_element(element<std::uint8_t>(value ? 1 : 0));
 }
 
 void BinaryArray::add_int2(std::int16_t value) {
-    append_big_endian<std::uint32_t>(bytes_, sizeof value);
-    append_big_endian(bytes_, static_cast<std::uint16_t>(value));
-    ++count_;
+    add_element(element(static_cast<std::uint16_t>(value)));
 }
 
 void BinaryArray::add_int4(std::int32_t value) {
-    append_big_endian<std::uint32_t>(bytes_, sizeof value);
-    append_big_endian(bytes_, static_cast<std::uint32_t>(value));
-    ++count_;
+    add_element(element(static_cast<std::uint32_t>(value)));
 }
 
 void BinaryArray::add_int8(std::int64_t value) {
-    append_big_endian<std::uint32_t>(bytes_, sizeof value);
-    append_big_endian(bytes_, static_cast<std::uint64_t>(value));
-    ++count_;
+    add_element(element(static_cast<std::uint64_t>(value)));
 }
 
 void BinaryArray::add(const base::Uuid& uuid) {
@@ -52,69 +63,72 @@ void BinaryArray::add(const base::Uuid& uuid) {
 }
 
 void BinaryArray::add_bytes(std::string_view bytes) {
-    append_big_endian(bytes_, static_cast<std::uint32_t>(bytes.size()));
+    const auto needed = bytes_.size() + kLengthBytes + bytes.size();
+    if (needed > bytes_.capacity()) {
+        bytes_.reserve(std::max(needed, 2 * bytes_.size()));
+    }
+    add_element(big_endian(static_cast<std::uint32_t>(bytes.size())));
     bytes_.append(bytes);
-    ++count_;
 }
 
 void BinaryArray::add_null() {
-    append_big_endian<std::uint32_t>(bytes_, 0xffffffffU);
+    add_element(big_endian(std::uint32_t{0xffffffffU}));
     has_null_ = true;
-    ++count_;
 }
 
+// Dimensions, null flag, element type, length and lower bound come before the elements.
 std::string BinaryArray::take() && {
-    std::string array;
-    array.reserve(kHeaderBytes + bytes_.size());
-    append_big_endian<std::uint32_t>(array, count_ == 0 ? 0 : 1);
-    append_big_endian<std::uint32_t>(array, has_null_ ? 1 : 0);
-    append_big_endian(array, static_cast<std::uint32_t>(type_));
+    std::array<char, 20> header;
+    char* end = put_big_endian(header.data(), std::uint32_t{count_ == 0 ? 0U : 1U});
+    end = put_big_endian(end, std::uint32_t{has_null_ ? 1U : 0U});
+    end = put_big_endian(end, static_cast<std::uint32_t>(type_));
     if (count_ != 0) {
-        append_big_endian(array, count_);
-        append_big_endian<std::uint32_t>(array, 1);
+        end = put_big_endian(end, count_);
+        end = put_big_endian(end, std::uint32_t{1});
     }
+    std::string array;
+    array.reserve(header.size() + bytes_.size());
+    array.append(header.data(), end);
     return array.append(bytes_);
 }
 
-std::optional<std::string> BinaryArray::take_only() && {
-    HEDDLE_ASSERT(count_ == 1);
-    if (has_null_) {
-        return std::nullopt;
-    }
-    bytes_.erase(0, kLengthBytes);
-    return std::move(bytes_);
+Parameters::Parameters() {
+    constexpr std::size_t kUsual = 40;  // of a lone run's write
+    values_.reserve(kUsual);
+}
+
+std::optional<std::string_view> Parameters::operator[](std::size_t at) const noexcept {
+    const auto& value = values_[at];
+    return value.is_null ? std::nullopt
+                         : std::optional{std::string_view{value.bytes}.substr(value.from)};
 }
 
 Parameters& Parameters::add(std::int64_t value) {
-    std::string bytes;
-    append_big_endian(bytes, static_cast<std::uint64_t>(value));
-    values_.emplace_back(std::move(bytes));
-    return *this;
+    const auto bytes = big_endian(static_cast<std::uint64_t>(value));
+    return add_bytes({bytes.data(), bytes.size()});
 }
 
 Parameters& Parameters::add(const base::Uuid& uuid) {
-    values_.emplace_back(std::in_place, reinterpret_cast<const char*>(uuid.bytes.data()),
-                         uuid.bytes.size());
-    return *this;
+    return add_bytes({reinterpret_cast<const char*>(uuid.bytes.data()), uuid.bytes.size()});
 }
 
 Parameters& Parameters::add_bool(bool value) {
-    values_.emplace_back(std::in_place, 1, value ? '\1' : '\0');
-    return *this;
+    return add_bytes(value ? std::string_view{"\1", 1} : std::string_view{"\0", 1});
 }
 
 Parameters& Parameters::add_bytes(std::string_view bytes) {
-    values_.emplace_back(std::in_place, bytes);
+    values_.push_back({std::string{bytes}});
     return *this;
 }
 
 Parameters& Parameters::add_only(BinaryArray&& array) {
-    values_.push_back(std::move(array).take_only());
+    HEDDLE_ASSERT(array.count_ == 1);
+    values_.push_back({std::move(array.bytes_), kLengthBytes, array.has_null_});
     return *this;
 }
 
 Parameters& Parameters::add(BinaryArray&& array) {
-    values_.emplace_back(std::move(array).take());
+    values_.push_back({std::move(array).take()});
     return *this;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -40,12 +42,12 @@ public:
     void add_bytes(std::string_view bytes);
     void add_null();
 
-    /// The finished parameter.
-    [[nodiscard]] std::string take() &&;
-    /// The only element as a parameter of its own; nothing if it is null.
-    [[nodiscard]] std::optional<std::string> take_only() &&;
-
 private:
+    friend class Parameters;
+    template <std::size_t N>
+    void add_element(const std::array<char, N>& length_and_bytes);
+    [[nodiscard]] std::string take() &&;
+
     ElementType type_;
     std::string bytes_;  // the elements; a short one alone needs no memory of its own
     std::uint32_t count_ = 0;
@@ -55,6 +57,7 @@ private:
 /// The parameters of one execution, all in binary format, in the order of the statement.
 class Parameters {
 public:
+    Parameters();
     Parameters& add(std::int64_t value);
     Parameters& add(const base::Uuid& uuid);
     template <class Tag>
@@ -68,13 +71,17 @@ public:
     /// The only element of an array of one.
     Parameters& add_only(BinaryArray&& array);
 
-    /// Nothing: null.
-    [[nodiscard]] const std::vector<std::optional<std::string>>& values() const noexcept {
-        return values_;
-    }
+    [[nodiscard]] std::size_t size() const noexcept { return values_.size(); }
+    /// Valid until the next is added. Nothing: null.
+    [[nodiscard]] std::optional<std::string_view> operator[](std::size_t at) const noexcept;
 
 private:
-    std::vector<std::optional<std::string>> values_;
+    struct Value {
+        std::string bytes;
+        std::size_t from = 0;  ///< where in `bytes` it begins
+        bool is_null = false;
+    };
+    std::vector<Value> values_;
 };
 
 }  // namespace heddle::storage::postgres

@@ -92,7 +92,7 @@ Result<std::optional<StateRows>> read_newest(const Rows& rows) {
 std::string conditions(const ThreadFilter& filter, Parameters& parameters) {
     // Temporary threads are not for others to see.
     std::string sql = " WHERE t.ttl_strategy IS DISTINCT FROM 2";
-    const auto next = [&parameters] { return "$" + std::to_string(parameters.values().size()); };
+    const auto next = [&parameters] { return "$" + std::to_string(parameters.size()); };
     if (!filter.ids.empty()) {
         BinaryArray ids{ElementType::uuid};
         for (const auto& id : filter.ids) {
@@ -345,7 +345,7 @@ Answer<std::vector<ThreadRow>> search_threads(Connection& connection,
     sql.append(" ORDER BY ").append(column_of(filter.sort_by)).append(order);
     sql.append(", t.thread_id").append(order);
     parameters.add(filter.limit).add(filter.offset);
-    const auto last = parameters.values().size();
+    const auto last = parameters.size();
     sql += " LIMIT $" + std::to_string(last - 1) + "::int8 OFFSET $" + std::to_string(last);
     sql += "::int8";
     return answer<std::vector<ThreadRow>>(connection.execute_text(sql, parameters, deadline),
@@ -364,7 +364,7 @@ Answer<std::int64_t> count_threads(Connection& connection,
     Parameters parameters;
     auto sql = "SELECT count(*) FROM (SELECT 1 FROM threads t" + conditions(filter, parameters);
     parameters.add(filter.count_max);
-    sql += " LIMIT $" + std::to_string(parameters.values().size()) + "::int8) counted";
+    sql += " LIMIT $" + std::to_string(parameters.size()) + "::int8) counted";
     return answer<std::int64_t>(connection.execute_text(sql, parameters, deadline),
                                 [](const Rows& rows) { return rows[0][0].as<std::int64_t>(); });
 }

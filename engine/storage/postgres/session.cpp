@@ -7,8 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <libpq-fe.h>
 #include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "engine/observe/log.hpp"
 
@@ -32,14 +35,15 @@ std::string message_of(const PGconn* connection) {
 class Bound {
 public:
     explicit Bound(const Parameters& parameters) {
-        const auto& values = parameters.values();
-        values_.reserve(values.size());
-        lengths_.reserve(values.size());
-        for (const auto& value : values) {
+        const auto count = parameters.size();
+        values_.reserve(count);
+        lengths_.reserve(count);
+        for (std::size_t at = 0; at < count; ++at) {
+            const auto value = parameters[at];
             values_.push_back(value ? value->data() : nullptr);
             lengths_.push_back(value ? static_cast<int>(value->size()) : 0);
         }
-        formats_.assign(values.size(), kBinary);
+        formats_.assign(count, kBinary);
     }
     [[nodiscard]] int count() const noexcept { return static_cast<int>(values_.size()); }
     [[nodiscard]] const char* const* values() const noexcept { return values_.data(); }
@@ -103,6 +107,18 @@ void Session::Finish::operator()(pg_conn* connection) const noexcept {
     PQfinish(connection);
 }
 
+Socket::Socket(int descriptor) : descriptor_{::fcntl(descriptor, F_DUPFD_CLOEXEC, 0)} {}
+
+Socket::~Socket() {
+    if (is_open()) {
+        ::close(descriptor_);
+    }
+}
+
+void Socket::shut_down() const noexcept {
+    ::shutdown(descriptor_, SHUT_RDWR);
+}
+
 base::Result<std::unique_ptr<Session>> Session::open(const std::string& url) {
     std::unique_ptr<Session> session{new Session{PQconnectdb(url.c_str())}};  // NOLINT: private
     auto* connection = session->connection_.get();
@@ -110,7 +126,19 @@ base::Result<std::unique_ptr<Session>> Session::open(const std::string& url) {
         return base::Error{base::ErrorCode::unavailable, message_of(connection)};
     }
     PQsetNoticeReceiver(connection, ignore, nullptr);
+    session->socket_ = std::make_shared<const Socket>(PQsocket(connection));
+    if (!session->socket_->is_open()) {
+        return base::Error{base::ErrorCode::unavailable, "no descriptor is left"};
+    }
     return session;
+}
+
+// Takes leave first, then nobody keeps the server waiting who still has the descriptor.
+Session::~Session() {
+    connection_.reset();
+    if (socket_ != nullptr) {
+        socket_->shut_down();
+    }
 }
 
 int Session::server_pid() const noexcept {
@@ -168,24 +196,51 @@ Reply Session::call(Send send, base::Instant deadline) {
 }
 
 Reply Session::finish(base::Instant deadline) {
-    auto* connection = connection_.get();
-    Reply reply;
+    auto reply = std::exchange(early_, Reply{});
     bool is_answered = false;
     if (flush(deadline)) {
         while (!is_answered && receive(deadline)) {
-            auto* result = PQgetResult(connection);  // does not block: receive() has seen it whole
-            is_answered = result == nullptr;
-            if (!is_answered) {
-                take(reply, result);
-            }
+            is_answered = take_result(reply);
         }
     }
-    if (!is_answered || PQstatus(connection) != CONNECTION_OK) {
-        reply.rows = {};
-        reply.is_lost = true;
-        reply.message = is_late_ ? "no answer within the deadline" : message_of(connection);
-    }
+    note_loss(reply, is_answered);
     return reply;
+}
+
+std::optional<Reply> Session::try_finish() {
+    auto* connection = connection_.get();
+    if (PQflush(connection) != 0 || !read()) {
+        return std::nullopt;
+    }
+    while (PQisBusy(connection) == 0) {
+        if (take_result(early_)) {
+            auto reply = std::exchange(early_, Reply{});
+            note_loss(reply, true);
+            return reply;
+        }
+    }
+    return std::nullopt;
+}
+
+// One that is here already. @return whether there are no more
+bool Session::take_result(Reply& reply) {
+    auto* result = PQgetResult(connection_.get());
+    if (result == nullptr) {
+        return true;
+    }
+    take(reply, result);
+    return false;
+}
+
+void Session::note_loss(Reply& reply, bool is_answered) {
+    auto* connection = connection_.get();
+    if (is_answered && PQstatus(connection) == CONNECTION_OK) {
+        return;
+    }
+    reply.rows = {};
+    reply.is_lost = true;
+    reply.message = is_late_ ? "no answer within the deadline" : message_of(connection);
+    socket_->shut_down();
 }
 
 // The server may have to be read from before it takes more.
@@ -209,17 +264,19 @@ bool Session::receive(base::Instant deadline) {
         if (!wait(POLLIN, deadline)) {
             return false;
         }
-        bool is_read = PQconsumeInput(connection) != 0;
-        // What TLS has taken from the socket and not given out no poll() tells of: it is half a
-        // record at most, for which there is room now.
-        if (is_read && PQsslInUse(connection) != 0) {
-            is_read = PQconsumeInput(connection) != 0;
-        }
-        if (!is_read) {
+        if (!read()) {
             return PQstatus(connection) != CONNECTION_OK;
         }
     }
     return true;
+}
+
+bool Session::read() {
+    auto* connection = connection_.get();
+    const bool is_read = PQconsumeInput(connection) != 0;
+    // What TLS has taken from the socket and not given out no poll() tells of: it is half a record
+    // at most, for which there is room now.
+    return is_read && PQsslInUse(connection) != 0 ? PQconsumeInput(connection) != 0 : is_read;
 }
 
 bool Session::wait(short events, base::Instant deadline) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -115,6 +116,24 @@ struct Reply {
     [[nodiscard]] bool is_done() const noexcept { return !is_lost && !is_refused; }
 };
 
+/// A second descriptor of a session's socket.
+class Socket {
+public:
+    /// @param descriptor  is duplicated; is_open() tells whether that went well
+    explicit Socket(int descriptor);
+    ~Socket();
+    Socket(const Socket&) = delete;
+    Socket& operator=(const Socket&) = delete;
+
+    [[nodiscard]] bool is_open() const noexcept { return descriptor_ >= 0; }
+    [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+    /// For both sides, whoever else has it open.
+    void shut_down() const noexcept;
+
+private:
+    int descriptor_;
+};
+
 /// One session with a server. Used by one OS thread at a time. Each call waits until it is answered
 /// or `deadline` has passed; after that, as after any lost connection, only the destructor is of
 /// use. No exception but std::bad_alloc leaves it.
@@ -123,6 +142,9 @@ public:
     /// Blocks at most as long as connect_timeout in `url` says. @return unavailable, with what
     /// libpq says about it
     static base::Result<std::unique_ptr<Session>> open(const std::string& url);
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
 
     /// Statements without parameters, each a transaction of its own unless the text says otherwise.
     Reply execute(const std::string& sql, base::Instant deadline);
@@ -135,6 +157,13 @@ public:
     /// else
     [[nodiscard]] bool try_start_prepared(const char* name, const Parameters& parameters);
     Reply finish(base::Instant deadline);
+    /// finish() without waiting: nothing if the answer is not here, or not whole. finish() takes it
+    /// then.
+    std::optional<Reply> try_finish();
+
+    /// Readable when something has come. It stays open with the pointer, also when the session has
+    /// lost its own, and is shut down when the session is lost or ends.
+    [[nodiscard]] const std::shared_ptr<const Socket>& socket() const noexcept { return socket_; }
 
     /// What the server said at the start; a pooler makes one up.
     [[nodiscard]] int server_pid() const noexcept;
@@ -146,11 +175,16 @@ private:
     explicit Session(pg_conn* connection) : connection_{connection} {}
     template <class Send>
     Reply call(Send send, base::Instant deadline);
+    [[nodiscard]] bool take_result(Reply& reply);
+    void note_loss(Reply& reply, bool is_answered);
     [[nodiscard]] bool flush(base::Instant deadline);
     [[nodiscard]] bool receive(base::Instant deadline);
+    [[nodiscard]] bool read();
     [[nodiscard]] bool wait(short events, base::Instant deadline);
 
     std::unique_ptr<pg_conn, Finish> connection_;
+    std::shared_ptr<const Socket> socket_;
+    Reply early_;  // what try_finish() has of an answer that is not whole
     bool is_late_ = false;
 };
 

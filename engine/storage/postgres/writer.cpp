@@ -75,9 +75,17 @@ Writer::Writer(const Endpoint& endpoint,
       metrics_{metrics},
       numbers_{numbers},
       queue_{limits},
-      os_thread_{[this] { run(); }} {}
+      link_{std::make_shared<Link>()},
+      os_thread_{[this] { run(); }} {
+    const std::lock_guard lock{link_->mutex};
+    link_->writer = this;
+}
 
 Writer::~Writer() {
+    {
+        const std::lock_guard lock{link_->mutex};
+        link_->writer = nullptr;
+    }
     queue_.close();
     os_thread_.join();
 }
@@ -125,7 +133,7 @@ bool is_plain(const ThreadWrite& write) {
 }  // namespace
 
 // A lone write waits for nobody, not even for the writer's OS thread to wake: the caller's sends
-// it, and the writer awakes while the server works.
+// it, and takes the answer if it runs a loop and nothing comes between.
 bool Writer::try_start(Operation& operation, std::size_t bytes) {
     constexpr std::size_t kBytesMax = std::size_t{64} << 10U;  // a shard has others to serve
     auto* write = std::get_if<WriteOperation>(&operation.body);
@@ -133,10 +141,11 @@ bool Writer::try_start(Operation& operation, std::size_t bytes) {
         return false;
     }
     struct Turn {
-        ~Turn() { writer.queue_.end_alone(writer.started_.has_value()); }
+        ~Turn() { writer.queue_.end_alone(end); }
         Writer& writer;
+        Alone end = Alone::done;
     };
-    const Turn turn{*this};
+    Turn turn{*this};
     const bool is_ready = connection_ != nullptr && connection_->is_usable() &&
                           (!write->create || write->write.key != 0 || next_key_ != keys_end_);
     if (is_ready) {
@@ -145,9 +154,42 @@ bool Writer::try_start(Operation& operation, std::size_t bytes) {
         const auto bound = write_statement(Writes{&write, 1}, number);
         if (connection_->try_start(bound.statement, bound.parameters)) {
             started_.emplace(Started{std::move(operation), number});
+            turn.end = call_when_answered() ? Alone::caller_waits : Alone::writer_waits;
         }
     }
     return started_.has_value();
+}
+
+bool Writer::call_when_answered() {
+    const auto& socket = connection_->socket();
+    base::UniqueFunction<void()> body = [link = link_, socket] {
+        const std::lock_guard lock{link->mutex};
+        if (link->writer != nullptr) {
+            link->writer->try_finish_started();
+        }
+    };
+    return base::machine::call_when_readable(socket->descriptor(), body);
+}
+
+// Only a success: whatever has to be asked or repeated is for the writer.
+void Writer::try_finish_started() {
+    if (!queue_.resume_alone()) {
+        return;
+    }
+    auto& started = *started_;
+    started.executed = connection_->try_finish();
+    auto& write = std::get<WriteOperation>(started.operation.body);
+    const auto& executed = started.executed;
+    if (!executed || executed->fate != Fate::done || executed->rows.size() != 1 ||
+        executed->rows[0][0].as<ThreadKey>() != write.write.key) {
+        queue_.end_alone(Alone::writer_waits);
+        return;
+    }
+    auto operation = std::move(started.operation);
+    started_.reset();
+    queue_.end_alone(Alone::done);
+    std::get<WriteOperation>(operation.body).outcome = base::ok();
+    answer({&operation, 1});
 }
 
 void Writer::finish_started() {
@@ -155,7 +197,9 @@ void Writer::finish_started() {
     started_.reset();
     auto* write = &std::get<WriteOperation>(started.operation.body);
     const auto deadline = started.operation.deadline;
-    if (!settle_attempt(Writes{&write, 1}, connection_->finish(deadline), started.number, deadline,
+    const auto executed =
+        started.executed ? std::move(*started.executed) : connection_->finish(deadline);
+    if (!settle_attempt(Writes{&write, 1}, executed, started.number, deadline,
                         execute_writes(deadline))) {
         settle(Writes{&write, 1}, deadline, execute_writes(deadline));
     }

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <thread>
@@ -47,7 +49,8 @@ using BatchNumbers = std::atomic<std::int64_t>;
 /// lost connection it reads back what became of the statement before it answers or repeats. Nothing
 /// of that rests on the session, so it holds through a pooler and after a failover.
 /// The constructor starts the OS thread; the destructor answers what waits with `unavailable`, lets
-/// the statement in work end and joins.
+/// the statement in work end and joins. A completion is called by the writer's OS thread, or by a
+/// loop's that has sent the statement itself (ADR 0016).
 class Writer {
 public:
     /// `metrics`, `numbers` and what `endpoint` points to must outlive this.
@@ -77,10 +80,18 @@ private:
     struct Started {
         Operation operation;
         std::int64_t number;
+        std::optional<Executed> executed{};  ///< if that has got the answer
+    };
+    /// From whoever waits for the answer of what it has started to the writer, which may be gone.
+    struct Link {
+        std::mutex mutex;
+        Writer* writer;  ///< guarded by mutex
     };
 
     void run();
     bool try_start(Operation& operation, std::size_t bytes);
+    bool call_when_answered();
+    void try_finish_started();
     void finish_started();
     void serve(std::span<Operation> batch);
     void commit(std::span<Operation> part);
@@ -132,8 +143,10 @@ private:
     BatchNumbers& numbers_;
     GroupCommitQueue<Operation> queue_;
 
-    // The rest belongs to the writer's OS thread; between begin_alone() and end_alone() of the
-    // queue, which it waits in then, to whoever called them.
+    const std::shared_ptr<Link> link_;  // NOLINT: shared with loops that wait for an answer
+
+    // The rest belongs to the writer's OS thread; in a turn alone of the queue, which it waits in
+    // then, to whoever has that.
     std::optional<Started> started_;
     std::unique_ptr<Connection> connection_;
     ThreadKey next_key_ = 0;

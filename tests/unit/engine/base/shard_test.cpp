@@ -1,9 +1,14 @@
 #include "engine/base/shard.hpp"
 
+#include <atomic>
+#include <functional>
 #include <future>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "engine/base/cancel.hpp"
 #include "engine/base/signal.hpp"
@@ -44,6 +49,105 @@ TEST(Shard, RunsPostsInOrderOnItsOwnOsThread) {
     for (int i = 0; i < 100; ++i) {
         EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
     }
+}
+
+// A pipe whose reading end a test waits for.
+class Pipe {
+public:
+    Pipe() { EXPECT_EQ(::pipe(ends_), 0); }
+    ~Pipe() {
+        ::close(ends_[0]);
+        ::close(ends_[1]);
+    }
+    [[nodiscard]] int descriptor() const { return ends_[0]; }
+    void write() const { EXPECT_EQ(::write(ends_[1], "x", 1), 1); }
+    void read() const {
+        char byte = 0;
+        EXPECT_EQ(::read(ends_[0], &byte, 1), 1);
+    }
+
+private:
+    int ends_[2] = {-1, -1};
+};
+
+TEST(CallWhenReadable, NeedsALoop) {
+    const Pipe pipe;
+    UniqueFunction<void()> body = [] {};
+    EXPECT_FALSE(machine::call_when_readable(pipe.descriptor(), body));
+    EXPECT_TRUE(static_cast<bool>(body));
+}
+
+TEST(CallWhenReadable, RunsAfterAllThatWasPostedBefore) {
+    const Pipe pipe;
+    std::vector<int> order;
+    std::promise<void> watches;
+    std::promise<void> go_on;
+    std::promise<void> done;
+    Shard shard{0, 16};
+    shard.post([&] {
+        UniqueFunction<void()> replaced = [&] { order.push_back(-1); };
+        EXPECT_TRUE(machine::call_when_readable(pipe.descriptor(), replaced));
+        UniqueFunction<void()> body = [&] {
+            order.push_back(2);
+            pipe.read();
+            done.set_value();
+        };
+        EXPECT_TRUE(machine::call_when_readable(pipe.descriptor(), body));
+        watches.set_value();
+        go_on.get_future().wait();  // both are there when the loop looks again
+    });
+    watches.get_future().wait();
+    shard.post([&] { order.push_back(1); });
+    pipe.write();
+    go_on.set_value();
+    ASSERT_EQ(done.get_future().wait_for(kSoon), std::future_status::ready);
+    shard.stop();
+    EXPECT_EQ(order, (std::vector{1, 2}));
+}
+
+TEST(CallWhenReadable, RunsAgainOnlyIfAskedAgain) {
+    const Pipe pipe;
+    std::atomic<int> calls = 0;
+    std::promise<void> third;
+    Shard shard{0, 16};
+    std::function<void()> watch = [&] {
+        UniqueFunction<void()> body = [&] {
+            pipe.read();
+            if (++calls < 3) {
+                watch();
+            } else {
+                third.set_value();
+            }
+        };
+        EXPECT_TRUE(machine::call_when_readable(pipe.descriptor(), body));
+    };
+    for (int i = 0; i < 4; ++i) {
+        pipe.write();
+    }
+    shard.post([&] { watch(); });
+    ASSERT_EQ(third.get_future().wait_for(kSoon), std::future_status::ready);
+    std::promise<void> settled;
+    shard.post([&] { settled.set_value(); });
+    settled.get_future().wait();
+    EXPECT_EQ(calls, 3);
+}
+
+TEST(CallWhenReadable, NothingIsLeftOfWhatTheLoopDoesNotLiveToRun) {
+    const Pipe pipe;
+    const auto kept = std::make_shared<int>(0);
+    {
+        std::promise<void> watches;
+        Shard shard{0, 16};
+        shard.post([&] {
+            UniqueFunction<void()> body = [kept] {};
+            EXPECT_TRUE(machine::call_when_readable(pipe.descriptor(), body));
+            watches.set_value();
+        });
+        watches.get_future().wait();
+    }
+    EXPECT_EQ(kept.use_count(), 1);
+    pipe.write();
+    pipe.read();  // it is open still
 }
 
 TEST(FromCallback, ResumesOnTheShardThatAwaits) {

@@ -76,14 +76,76 @@ TEST(GroupCommitQueue, WhatIsBegunAloneComesBeforeWhatCameMeanwhile) {
     }
     EXPECT_FALSE(queue.begin_alone()) << "one at a time";
     EXPECT_EQ(push(queue, 1, 1, 1), Pushed::taken);
-    queue.end_alone(true);
+    queue.end_alone(Alone::writer_waits);
     while (!queue.begin_alone()) {
         std::this_thread::yield();
     }
     EXPECT_EQ(push(queue, 2, 1, 1), Pushed::taken);
-    queue.end_alone(false);
+    queue.end_alone(Alone::done);
     taker.join();
     EXPECT_EQ(taken, (std::vector<std::vector<int>>{{}, {1}, {2}}));
+}
+
+// Begins a turn alone once the taker sleeps, and leaves what it has begun to its caller.
+void begin_and_wait(GroupCommitQueue<int>& queue) {
+    while (!queue.begin_alone()) {
+        std::this_thread::yield();
+    }
+    queue.end_alone(Alone::caller_waits);
+}
+
+TEST(GroupCommitQueue, WhoHasBegunAloneMayFinishIt) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    EXPECT_FALSE(queue.resume_alone()) << "nothing is begun";
+    std::vector<int> taken;
+    std::thread taker{[&queue, &taken] { taken = queue.take(); }};
+    begin_and_wait(queue);
+    EXPECT_FALSE(queue.begin_alone()) << "something is begun already";
+    EXPECT_TRUE(queue.resume_alone());
+    EXPECT_FALSE(queue.resume_alone()) << "one at a time";
+    EXPECT_EQ(push(queue, 1, 1, 1), Pushed::taken) << "during a turn it does not matter";
+    queue.end_alone(Alone::done);
+    taker.join();
+    EXPECT_EQ(taken, (std::vector{1}));
+}
+
+TEST(GroupCommitQueue, TheWriterFinishesWhatOthersWouldWaitFor) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    std::vector<std::vector<int>> taken;
+    std::thread taker{[&queue, &taken] {
+        taken.push_back(queue.take());
+        taken.push_back(queue.take());
+    }};
+    begin_and_wait(queue);
+    EXPECT_EQ(push(queue, 1, 1, 1), Pushed::taken);
+    if (queue.resume_alone()) {
+        ADD_FAILURE() << "it is the writer's";
+        queue.end_alone(Alone::writer_waits);
+    }
+    taker.join();
+    EXPECT_EQ(taken, (std::vector<std::vector<int>>{{}, {1}}));
+}
+
+TEST(GroupCommitQueue, TheWriterFinishesWhatItsCallerLeavesLying) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    std::thread taker{[&queue] { EXPECT_TRUE(queue.take().empty()); }};
+    begin_and_wait(queue);
+    taker.join();  // a second or two
+    EXPECT_FALSE(queue.resume_alone());
+}
+
+TEST(GroupCommitQueue, AClosedQueueHandsOutWhatACallerHasBegun) {
+    GroupCommitQueue<int> queue{make_limits(10, 100, 10)};
+    std::vector<std::vector<int>> taken;
+    std::thread taker{[&queue, &taken] {
+        taken.push_back(queue.take());
+        EXPECT_FALSE(queue.resume_alone());
+        taken.push_back(queue.take());
+    }};
+    begin_and_wait(queue);
+    queue.close();
+    taker.join();
+    EXPECT_EQ(taken, (std::vector<std::vector<int>>{{}, {}}));
 }
 
 TEST(GroupCommitQueue, NobodyBeginsAloneWhileThereIsSomethingToGather) {
@@ -109,7 +171,7 @@ TEST(GroupCommitQueue, NobodyBeginsAloneWhileThereIsSomethingToGather) {
     while (!queue.begin_alone()) {
         std::this_thread::yield();
     }
-    queue.end_alone(false);
+    queue.end_alone(Alone::done);
     queue.close();
     taker.join();
 }
@@ -126,7 +188,7 @@ TEST(GroupCommitQueue, WhatIsBegunAloneIsHandedOutByAClosedQueue) {
         std::this_thread::yield();
     }
     queue.close();
-    queue.end_alone(true);
+    queue.end_alone(Alone::writer_waits);
     taker.join();
     EXPECT_EQ(taken, (std::vector<std::vector<int>>{{}, {}}));
 }

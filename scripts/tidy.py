@@ -109,7 +109,7 @@ def check_shape(path, lines):
             start = None
         elif re.match(r"^[A-Za-z~].*;$", line) or (in_signature and line.endswith(";")):
             start = None  # a declaration
-        in_signature = start == number or (in_signature and not line.endswith("{"))
+        in_signature = (start == number or in_signature) and not line.endswith("{")
 
 
 def check_banned(path, lines):

@@ -52,6 +52,11 @@ def test_shapes():
     function = ["void f() {", *["    g();"] * 69, "}"]
     assert any("function of 71" in text for text in tidy.check_shape("engine/x.cpp", function))
     assert not list(tidy.check_shape("engine/x.cpp", function[:1] + function[2:]))
+    signature = ["void f(int a,", "       int b)"]
+    long = [signature[0], signature[1] + " {", *function[1:]]
+    assert any("function of 72" in text for text in tidy.check_shape("engine/x.cpp", long))
+    declared = [signature[0], signature[1] + ";", "class C {", *["    int i;"] * 90, "};"]
+    assert not list(tidy.check_shape("engine/x.hpp", declared))
     assert list(tidy.check_shape("engine/x.cpp", ["x" * 101]))
     assert list(tidy.check_shape("engine/x.cpp", ["int x; "]))
     assert list(tidy.check_script("scripts/x.py", ["\tx"]))

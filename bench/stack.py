@@ -263,6 +263,29 @@ class Postgres:
                 return lines
             lines.append(line.strip())
 
+    def one_row(self, connections, seconds):
+        """The plainest durable write of this machine, by pgbench without anything of ours: one row
+        of 100 bytes, inserted by a prepared statement in a transaction of its own."""
+        self.ask("CREATE TABLE IF NOT EXISTS one_row (number int8, text text)")
+        script, logs = self.folder / "one_row.sql", self.folder / "one_row"
+        script.write_text(f"INSERT INTO one_row VALUES (:client_id, '{'x' * 80}');\n")
+        done = subprocess.run(
+            self._command("pgbench") + ["-n", "-M", "prepared", "-c", str(connections), "-j", "1",
+                                        "-T", str(max(1, round(seconds))), "-f", str(script), "-l",
+                                        "--log-prefix", str(logs), "postgres"],
+            capture_output=True, text=True, cwd=self.folder)
+        if done.returncode != 0:
+            raise BenchError(f"pgbench: {done.stderr.strip()}")
+        latencies = []
+        for file in self.folder.glob("one_row.[0-9]*"):
+            latencies += [int(line.split()[2]) for line in file.read_text().splitlines()]
+            file.unlink()
+        latencies.sort()
+        rate = next(float(line.split()[2]) for line in done.stdout.splitlines()
+                    if line.startswith("tps = "))
+        return {"rps": rate, "p50_us": latencies[len(latencies) // 2],
+                "p99_us": latencies[int(0.99 * len(latencies))]}
+
     def wal_bytes(self):
         return int(self.ask("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 

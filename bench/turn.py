@@ -192,8 +192,11 @@ def measure_ceilings(here, settings, sizes):
 
 def measure_new(backends, others=None):
     """The rounds; in each of them the others, if any, take their turn after us."""
-    settings, rounds = backends.settings, {}
+    settings, rounds, plain = backends.settings, {}, {}
     for _ in range(settings.rounds):
+        for connections in settings.in_flight if backends.postgres else ():
+            plain.setdefault(connections, []).append(
+                backends.postgres.one_row(connections, settings.seconds / 3))
         for agent in settings.agents:
             for connections in settings.in_flight:
                 rounds.setdefault((agent, connections), []).append(
@@ -202,7 +205,10 @@ def measure_new(backends, others=None):
             others.measure_round()
     return [{"store": backends.store, "agent": agent, "kind": "new", "in_flight": connections,
              "engines": settings.engines, "rounds": settings.rounds, **report.median_of(figures)}
-            for (agent, connections), figures in rounds.items()]
+            for (agent, connections), figures in rounds.items()] + [
+        {"store": backends.store, "agent": "(one row)", "kind": "one_row",
+         "in_flight": connections, **report.median_of(figures)}
+        for connections, figures in plain.items()]
 
 
 def new_threads(backends, agent, connections):
@@ -320,15 +326,29 @@ def ratios_of(cases):
         ratios[f"turn_200_ms{answer}{suffix}"] = case["growth_ms"]
         if "growth_bytes" in case:
             ratios[f"turn_200_wal{suffix}"] = case["growth_bytes"]
+    ratios.update(one_row_ratios(cases))
     ratios.update(peers.ratios_of(cases))
     return dict(sorted(ratios.items(), key=lambda item: (item[0] not in BOUNDS, item[0])))
+
+
+def one_row_ratios(cases):
+    """An echo turn through HTTP over one row inserted by pgbench: latency and rate."""
+    ratios = {}
+    for row in [c for c in cases if c["kind"] == "one_row"]:
+        for echo in cases:
+            if (echo["kind"], echo["store"], echo["agent"], echo["in_flight"]) == (
+                    "new", row["store"], "echo", row["in_flight"]):
+                ratios[f"one_row_p50_{row['in_flight']}"] = echo["p50_us"] / row["p50_us"]
+                ratios[f"one_row_rate_{row['in_flight']}"] = echo["rps"] / row["rps"]
+    return ratios
 
 
 def show(cases, ceiling, ratios):
     rows = [[c["store"], c["agent"], c["in_flight"], c["rps"], c["p50_us"], c["p99_us"],
              c.get("written_bytes"), c.get("cpu_us_engine"), c.get("cpu_us_nginx"),
-             c.get("cpu_us_postgres"), 100 * c["generator_cpu"]]
-            for c in [c for c in cases if c["kind"] == "new"] + ceiling]
+             c.get("cpu_us_postgres"),
+             100 * c["generator_cpu"] if "generator_cpu" in c else None]
+            for c in [c for c in cases if c["kind"] in ("new", "one_row")] + ceiling]
     print("\na new thread for each run; bytes and processor time are per turn")
     print(report.table(["store", "agent", "in flight", "runs/s", "p50 us", "p99 us", "bytes",
                         "engine us", "nginx us", "postgres us", "generator %"], rows))

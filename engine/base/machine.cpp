@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <asio/error.hpp>
 #include <asio/execution_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
@@ -91,7 +92,7 @@ public:
         watched->body = std::move(body);
         watched->descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
                                        [this, watched = watched.get()](const auto& error) {
-                                           if (!error) {
+                                           if (error != asio::error::operation_aborted) {
                                                run_watched(watched);
                                            }
                                        });

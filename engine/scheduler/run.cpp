@@ -86,6 +86,7 @@ void Run::finish(RunOutcome outcome) {
     row_.status = outcome.status;
     row_.updated_at_us = base::unix_microseconds();
     outcome_ = std::move(outcome);
+    request_.prepared_input = nullptr;  // memory that cost() does not count
     log_.close();
     changed_.notify_all();
 }
@@ -95,6 +96,7 @@ void Run::fail(const base::Error& error) {
         return;
     }
     failure_ = error;
+    request_.prepared_input = nullptr;  // whoever tries again prepares it again
     log_.close();
     changed_.notify_all();
 }

@@ -257,8 +257,9 @@ struct StoreLimits {
 };
 
 /// One engine's view of the store. Every method may be called from any OS thread, returns at once
-/// and calls its completion exactly once, on an OS thread of the driver (or, for memory, before it
-/// returns); completions must not block. Writes of one thread are carried out in the order of the
+/// and calls its completion exactly once, on an OS thread of the driver, or in the loop that the
+/// calling OS thread runs (or, for memory, before it returns); completions must neither block nor
+/// end the store. Writes of one thread are carried out in the order of the
 /// calls. A refusal (overloaded, invalid_argument) may come before the call returns in every
 /// driver. Errors common to all: overloaded (queue full, nothing done), unavailable (no connection,
 /// nothing done), timeout (nothing done), in_doubt (connection lost in commit and the read-back

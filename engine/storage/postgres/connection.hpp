@@ -85,6 +85,8 @@ public:
     [[nodiscard]] bool try_start(const Statement& statement, const Parameters& parameters);
     /// Waits for what was started.
     Executed finish(base::Instant deadline);
+    /// Whether all of what was started has left: only then its answer can come by itself.
+    [[nodiscard]] bool is_sent() { return session_->is_sent(); }
     /// finish() without waiting: nothing if not all of the answer is here.
     std::optional<Executed> try_finish();
     /// Tells when there is something of it; see Session::socket().

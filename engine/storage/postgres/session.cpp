@@ -183,6 +183,10 @@ bool Session::try_start_prepared(const char* name, const Parameters& parameters)
             PQstatus(connection) != CONNECTION_OK);
 }
 
+bool Session::is_sent() {
+    return PQflush(connection_.get()) == 0;
+}
+
 template <class Send>
 Reply Session::call(Send send, base::Instant deadline) {
     auto* connection = connection_.get();
@@ -209,7 +213,7 @@ Reply Session::finish(base::Instant deadline) {
 
 std::optional<Reply> Session::try_finish() {
     auto* connection = connection_.get();
-    if (PQflush(connection) != 0 || !read()) {
+    if (!is_sent() || !read()) {
         return std::nullopt;
     }
     while (PQisBusy(connection) == 0) {
@@ -261,6 +265,9 @@ bool Session::flush(base::Instant deadline) {
 bool Session::receive(base::Instant deadline) {
     auto* connection = connection_.get();
     while (PQisBusy(connection) != 0) {
+        if (PQstatus(connection) != CONNECTION_OK) {  // libpq before 15
+            return false;
+        }
         if (!wait(POLLIN, deadline)) {
             return false;
         }

@@ -156,6 +156,8 @@ public:
     /// @return false if nothing was sent, nor will be; else finish() must follow before anything
     /// else
     [[nodiscard]] bool try_start_prepared(const char* name, const Parameters& parameters);
+    /// Whether all of it has left: of what is larger than the socket takes finish() sends the rest.
+    [[nodiscard]] bool is_sent();
     Reply finish(base::Instant deadline);
     /// finish() without waiting: nothing if the answer is not here, or not whole. finish() takes it
     /// then.

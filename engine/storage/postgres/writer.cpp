@@ -154,7 +154,8 @@ bool Writer::try_start(Operation& operation, std::size_t bytes) {
         const auto bound = write_statement(Writes{&write, 1}, number);
         if (connection_->try_start(bound.statement, bound.parameters)) {
             started_.emplace(Started{std::move(operation), number});
-            turn.end = call_when_answered() ? Alone::caller_waits : Alone::writer_waits;
+            turn.end = connection_->is_sent() && call_when_answered() ? Alone::caller_waits
+                                                                      : Alone::writer_waits;
         }
     }
     return started_.has_value();

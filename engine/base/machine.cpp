@@ -83,7 +83,7 @@ public:
             return true;
         }
         auto watched = std::make_unique<Watched>(
-            asio::posix::stream_descriptor{readable_.get_executor()}, UniqueFunction<void()>{});
+            Watched{asio::posix::stream_descriptor{readable_.get_executor()}, {}});
         std::error_code refused;
         watched->descriptor.assign(descriptor, refused);
         if (refused) {

@@ -66,9 +66,8 @@ public:
     }
 
     /// Waits until something is there and takes up to one batch, oldest first. Writer only.
-    /// @return empty only when the queue is closed and drained, or the writer has to finish what
-    /// was
-    ///         begun alone
+    /// @return empty only when the queue is closed and drained, or when the writer has to finish
+    ///         what was begun alone
     [[nodiscard]] std::vector<T> take() {
         std::unique_lock lock{mutex_};
         while (is_alone_ || (!closed_ && !is_for_writer_ && waiting_.empty())) {
@@ -118,9 +117,8 @@ public:
     }
     /// Another turn alone, to finish what was begun in one and left with `caller_waits`. Any OS
     /// thread.
-    /// @return false if the writer has that already, as it has when anything came meanwhile or
-    /// after
-    ///         a second or two
+    /// @return false if the writer has that already: something came meanwhile, or a second or two
+    ///         have passed
     [[nodiscard]] bool resume_alone() {
         const std::lock_guard lock{mutex_};
         if (!begun_alone_ || is_for_writer_ || is_alone_ || closed_) {

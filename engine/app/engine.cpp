@@ -33,6 +33,7 @@ scheduler::SchedulerLimits limits_of(const Options& options) {
     limits.owner_wait_max = limits.lease + std::chrono::seconds{1};
     limits.attempts_max = options.attempts_max;
     limits.run_log_bytes_max = options.run_log_bytes_max;
+    limits.open_runs_bytes_max = options.open_runs_bytes_max;
     limits.active_logs_bytes_max = options.active_logs_bytes_max;
     limits.ended_runs_bytes_max = options.ended_runs_bytes_max;
     limits.ended_run_kept = std::chrono::seconds{options.ended_run_seconds};

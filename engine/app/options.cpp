@@ -45,6 +45,9 @@ void declare_streams(const Add& add, Options& to) {
     constexpr long kBytesMost = 1L << 40;
     add("run-log-bytes-max", to.run_log_bytes_max, "Events of one run kept in memory")
         ->check(CLI::Range(1024L, kBytesMost));
+    add("open-runs-bytes-max", to.open_runs_bytes_max,
+        "What all runs that have not ended came with, per shard; past it overloaded")
+        ->check(CLI::Range(1024L, kBytesMost));
     add("active-logs-bytes-max", to.active_logs_bytes_max,
         "Events kept of all runs that have not ended, per shard")
         ->check(CLI::Range(1024L, kBytesMost));

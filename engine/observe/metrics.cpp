@@ -14,6 +14,7 @@ std::string Metrics::to_prometheus() const {
         Row{"heddle_scheduler_threads_owned", &threads_owned},
         Row{"heddle_scheduler_runs_running", &runs_running},
         Row{"heddle_scheduler_runs_waiting", &runs_waiting},
+        Row{"heddle_scheduler_runs_open_bytes", &runs_open_bytes},
         Row{"heddle_transport_streams_open", &streams_open},
         Row{"heddle_scheduler_runs_accepted_total", &runs_accepted_total},
         Row{"heddle_scheduler_runs_succeeded_total", &runs_succeeded_total},

@@ -12,6 +12,7 @@ struct Metrics {
     std::atomic<std::int64_t> threads_owned{0};
     std::atomic<std::int64_t> runs_running{0};
     std::atomic<std::int64_t> runs_waiting{0};
+    std::atomic<std::int64_t> runs_open_bytes{0};  ///< what those that have not ended came with
     std::atomic<std::int64_t> streams_open{0};
     std::atomic<std::int64_t> runs_accepted_total{0};
     std::atomic<std::int64_t> runs_succeeded_total{0};

@@ -1,6 +1,7 @@
 #include "engine/scheduler/run.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/base/json.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
@@ -18,7 +19,7 @@ Run::Run(RunRequest request, std::int64_t now_us, std::size_t log_bytes_max, Log
     row_.thread_id = request_.thread_id;
     row_.assistant_id = request_.assistant.id;
     row_.metadata = base::dump_json(request_.metadata);
-    row_.kwargs = request_.kwargs;
+    row_.kwargs = std::move(request_.kwargs);
     row_.multitask_strategy = to_string(request_.strategy);
     row_.request_hash = request_.request_hash;
     row_.created_at_us = now_us;
@@ -32,10 +33,8 @@ std::uint32_t event_attempt_of(const storage::RunRow& row) noexcept {
 }
 
 std::size_t Run::cost() const noexcept {
-    // Its input is there as text twice, and once more as values.
-    constexpr std::size_t kCopies = 3;
     const auto values = outcome_ ? outcome_->values.capacity() : 0;
-    return sizeof(Run) + log_.bytes() + values + kCopies * row_.kwargs.size();
+    return sizeof(Run) + log_.bytes() + values + row_bytes();
 }
 
 base::Task<base::Status> Run::wait_accepted(base::Instant deadline) {
@@ -73,6 +72,33 @@ std::shared_ptr<Run> Run::make_ended(RunRequest request, storage::RunRow row, Ru
     return run;
 }
 
+void Run::set_aside() {
+    let_go_of_json();
+    is_set_aside_ = true;
+}
+
+base::Status Run::take_up() {
+    return std::exchange(is_set_aside_, false) ? read_json(row_, request_) : base::ok();
+}
+
+base::Result<RunRequest> Run::request_again() const {
+    auto again = request_;
+    again.kwargs = row_.kwargs;
+    auto status = read_json(row_, again);
+    if (!status) {
+        return std::move(status).error();
+    }
+    return again;
+}
+
+void Run::let_go_of_json() {
+    request_.input.reset();
+    request_.prepared_input = nullptr;
+    request_.resume.reset();
+    request_.configurable = base::Json::object();
+    request_.metadata = base::Json::object();
+}
+
 void Run::accept() {
     accepted_ = true;
     changed_.notify_all();
@@ -86,7 +112,7 @@ void Run::finish(RunOutcome outcome) {
     row_.status = outcome.status;
     row_.updated_at_us = base::unix_microseconds();
     outcome_ = std::move(outcome);
-    request_.prepared_input = nullptr;  // memory that cost() does not count
+    let_go_of_json();
     log_.close();
     changed_.notify_all();
 }
@@ -96,7 +122,7 @@ void Run::fail(const base::Error& error) {
         return;
     }
     failure_ = error;
-    request_.prepared_input = nullptr;  // whoever tries again prepares it again
+    let_go_of_json();  // whoever tries again reads the row
     log_.close();
     changed_.notify_all();
 }

@@ -86,13 +86,22 @@ public:
                                            storage::RunRow row,  // NOLINT
                                            RunOutcome outcome);
 
+    /// Without its JSON and kwargs, which its row has.
     [[nodiscard]] const RunRequest& request() const noexcept { return request_; }
+    /// With all that it came with.
+    /// @return internal  the row is broken
+    [[nodiscard]] base::Result<RunRequest> request_again() const;
     /// The row as the API shows it, with the current status.
     [[nodiscard]] const storage::RunRow& row() const noexcept { return row_; }
     [[nodiscard]] storage::Epoch epoch() const noexcept { return epoch_; }
     /// Made by make_ended(): its events are in the store, not in log().
     [[nodiscard]] bool is_read_back() const noexcept { return read_back_; }
     [[nodiscard]] RunLog& log() noexcept { return log_; }
+    /// The text of its row, in bytes: what it holds in memory while it waits for its turn, but for
+    /// a bounded rest.
+    [[nodiscard]] std::size_t row_bytes() const noexcept {
+        return row_.kwargs.size() + row_.metadata.size();
+    }
     /// What it holds in memory when it has ended, in bytes, roughly.
     [[nodiscard]] std::size_t cost() const noexcept;
     /// The attempt that is under way, as event ids name it.
@@ -113,6 +122,12 @@ public:
 
 private:
     friend class ThreadSession;
+    /// Lets go of the JSON of its request: while it waits its row says the same, in less memory.
+    void set_aside();
+    /// Before its turn: reads that again.
+    /// @return internal  the row is broken
+    base::Status take_up();
+    void let_go_of_json();
     void accept();
     void finish(RunOutcome outcome);
     void fail(const base::Error& error);
@@ -124,6 +139,7 @@ private:
     base::CancelSource cancel_;
     bool accepted_ = false;
     bool read_back_ = false;
+    bool is_set_aside_ = false;
     bool roll_back_ = false;                   ///< when it stops, it is taken back
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
     RunNote note_;                             ///< until it ends

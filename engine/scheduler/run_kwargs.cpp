@@ -92,7 +92,30 @@ base::Status read_names(const Json& from, const char* key, std::vector<std::stri
     return base::ok();
 }
 
-base::Status read_config(const Json& kwargs, RunRequest& request) {
+base::Result<Json> parse_kwargs(const storage::RunRow& row) {
+    auto kwargs = base::parse_stored_json(row.kwargs);
+    if (kwargs && !kwargs->is_object()) {
+        return broken("kwargs");
+    }
+    return kwargs;
+}
+
+// What decides over nothing but the run's own execution; taken out of `kwargs`.
+base::Status take_json(Json& kwargs, const storage::RunRow& row, RunRequest& request) {
+    auto metadata = base::parse_stored_json(row.metadata);
+    if (!metadata) {
+        return std::move(metadata).error();
+    }
+    request.metadata = std::move(*metadata);
+    if (const auto at = kwargs.find("input"); at != kwargs.end()) {
+        request.input = std::move(*at);
+    }
+    if (const auto at = kwargs.find("command"); at != kwargs.end()) {
+        if (!at->is_object() || !at->contains("resume")) {
+            return broken("command");
+        }
+        request.resume = std::move(at->at("resume"));
+    }
     const auto config = kwargs.find("config");
     if (config == kwargs.end()) {
         return base::ok();
@@ -104,7 +127,15 @@ base::Status read_config(const Json& kwargs, RunRequest& request) {
         if (!at->is_object()) {
             return broken("configurable");
         }
-        request.configurable = *at;
+        request.configurable = std::move(*at);
+    }
+    return base::ok();
+}
+
+base::Status read_recursion_limit(const Json& kwargs, RunRequest& request) {
+    const auto config = kwargs.find("config");
+    if (config == kwargs.end()) {
+        return base::ok();
     }
     if (const auto at = config->find("recursion_limit"); at != config->end()) {
         if (!at->is_number_integer()) {
@@ -216,22 +247,23 @@ std::string encode_kwargs(const RunRequest& request) {
     return out + R"(,"time_max_ms":)" + std::to_string(time_max.count()) + '}';
 }
 
+base::Status read_json(const storage::RunRow& row, RunRequest& request) {
+    auto kwargs = parse_kwargs(row);
+    if (!kwargs) {
+        return std::move(kwargs).error();
+    }
+    return take_json(*kwargs, row, request);
+}
+
 base::Result<RunRequest> decode_run(const storage::RunRow& row, const Catalog& catalog) {
     const auto* assistant = catalog.find(row.assistant_id);
     if (assistant == nullptr) {
         return Error{ErrorCode::not_found, fmt::format("this engine does not serve assistant {}",
                                                        row.assistant_id.to_string())};
     }
-    auto kwargs = base::parse_stored_json(row.kwargs);
+    auto kwargs = parse_kwargs(row);
     if (!kwargs) {
         return std::move(kwargs).error();
-    }
-    if (!kwargs->is_object()) {
-        return broken("kwargs");
-    }
-    auto metadata = base::parse_stored_json(row.metadata);
-    if (!metadata) {
-        return std::move(metadata).error();
     }
     const auto strategy = parse_multitask_strategy(row.multitask_strategy);
     if (!strategy) {
@@ -243,19 +275,12 @@ base::Result<RunRequest> decode_run(const storage::RunRow& row, const Catalog& c
     request.run_id = row.id;
     request.assistant = *assistant;
     request.maybe_repeated = true;
-    request.metadata = std::move(*metadata);
     request.request_hash = row.request_hash;
     request.strategy = *strategy;
-    if (const auto at = kwargs->find("input"); at != kwargs->end()) {
-        request.input = *at;
+    if (auto status = take_json(*kwargs, row, request); !status) {
+        return std::move(status).error();
     }
-    if (const auto at = kwargs->find("command"); at != kwargs->end()) {
-        if (!at->is_object() || !at->contains("resume")) {
-            return broken("command");
-        }
-        request.resume = at->at("resume");
-    }
-    if (auto status = read_config(*kwargs, request); !status) {
+    if (auto status = read_recursion_limit(*kwargs, request); !status) {
         return std::move(status).error();
     }
     if (auto status = read_rest(*kwargs, request); !status) {

@@ -35,6 +35,11 @@ std::optional<Durability> parse_durability(std::string_view name) noexcept;
 /// @return compact JSON text for RunRequest::kwargs and RunRow::kwargs; O(input)
 std::string encode_kwargs(const RunRequest& request);
 
+/// The JSON of the request that made `row`: input, resume, configurable and metadata; the rest of
+/// `request` stays as it is.
+/// @return internal  kwargs or metadata are broken
+base::Status read_json(const storage::RunRow& row, RunRequest& request);
+
 /// The request that made `row`, for recovery: create_thread is false, maybe_repeated is true.
 /// @return not_found  the row's assistant is not served by this engine
 ///         internal   kwargs or metadata are broken

@@ -197,7 +197,11 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit_first(ThreadSession& 
     auto made = co_await session.wait_made();
     if (!made) {
         sessions_->context().metrics.runs_accepted_total.fetch_sub(1, std::memory_order_relaxed);
-        request = (*run)->request();
+        auto again = (*run)->request_again();
+        if (!again) {
+            co_return std::move(again).error();
+        }
+        request = std::move(*again);
         co_return std::move(made).error();
     }
     co_return run;

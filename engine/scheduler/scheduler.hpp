@@ -17,8 +17,10 @@
 namespace heddle::scheduler {
 
 struct SchedulerLimits {
-    std::size_t sessions_max = 16384;                 ///< idle threads kept in memory per shard
-    std::size_t waiting_runs_max = 1024;              ///< per thread
+    std::size_t sessions_max = 16384;     ///< idle threads kept in memory per shard
+    std::size_t waiting_runs_max = 1024;  ///< per thread
+    /// Text of the rows of all runs that have not ended, per shard; past it overloaded.
+    std::size_t open_runs_bytes_max = 256U << 20U;
     std::size_t run_log_bytes_max = 8U << 20U;        ///< events of one run in memory
     std::size_t active_logs_bytes_max = 256U << 20U;  ///< of all that have not ended, per shard
     /// Of what happens while one superstep runs, kept on disk with stream_resumable.

@@ -173,19 +173,23 @@ base::Task<base::Status> ThreadSession::replay_log(Run& run) {
     co_return base::ok();
 }
 
-base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
-    const auto& request = run.request_;
+base::Result<graph::RunSpec> ThreadSession::spec_of(Run& run) const {
+    auto taken = run.take_up();
+    if (!taken) {
+        return std::move(taken).error();
+    }
+    auto& request = run.request_;
     graph::RunSpec spec;
     spec.thread_id = thread_.id;
     spec.run_id = run.row_.id;
     spec.assistant_id = request.assistant.id;
     // The runner sees by position.run_id whether the input was applied before a crash.
-    spec.prepared_input = request.prepared_input;
+    spec.prepared_input = std::move(request.prepared_input);
     if (spec.prepared_input == nullptr) {
-        spec.input = request.input;
+        spec.input = std::move(request.input);
     }
-    spec.configurable = request.configurable;
-    spec.metadata = request.metadata;
+    spec.configurable = std::move(request.configurable);
+    spec.metadata = std::move(request.metadata);
     spec.interrupt_before = request.interrupt_before;
     spec.interrupt_after = request.interrupt_after;
     spec.recursion_limit = request.recursion_limit;
@@ -201,6 +205,7 @@ base::Result<graph::RunSpec> ThreadSession::spec_of(const Run& run) const {
         }
         spec.resume = std::move(*answers);
     }
+    run.let_go_of_json();
     return spec;
 }
 

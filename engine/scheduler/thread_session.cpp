@@ -92,7 +92,7 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
         run->epoch_ = epoch_;
         run->accepted_ = true;
         run->resumed_ = true;
-        runs_[run->row_.id] = run;
+        put_in(run);
         if (!request) {
             run->doomed_ = std::move(request).error();
         } else if (run->note_.cancel) {
@@ -110,6 +110,9 @@ void ThreadSession::resume(std::vector<storage::RunRow> rows) {
                                   ? MultitaskStrategy::enqueue
                                   : run->request_.strategy;
         carry_out(queue_.submit(run->row_.id, strategy), newer_run(strategy));
+        if (queue_.executing() != run->row_.id) {
+            run->set_aside();
+        }
     }
 }
 
@@ -154,7 +157,18 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
         }
     }
     const auto id = request.run_id;
-    const auto actions = queue_.submit(id, request.strategy);
+    // Who takes over serves runs in the order of their times. This engine's clock may be behind
+    // the one that dated those before.
+    newest_created_us_ = std::max(base::unix_microseconds(), newest_created_us_ + 1);
+    auto run = std::make_shared<Run>(std::move(request), newest_created_us_,
+                                     context_.limits.run_log_bytes_max, &context_.logs);
+    // One alone is taken, however large it is.
+    if (context_.open_runs_bytes > 0 &&
+        context_.open_runs_bytes + run->row_bytes() > context_.limits.open_runs_bytes_max) {
+        return base::Error{base::ErrorCode::overloaded,
+                           "the runs that have not ended hold as much memory as they may"};
+    }
+    const auto actions = queue_.submit(id, run->request_.strategy);
     if (!actions.empty() && std::holds_alternative<RefuseRun>(actions.front())) {
         const auto code = std::get<RefuseRun>(actions.front()).code;
         const auto* message = code == base::ErrorCode::thread_busy
@@ -163,13 +177,8 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
                                   : "the thread's queue takes no further run";
         return base::Error{code, message, "multitask_strategy"};
     }
-    // Who takes over serves runs in the order of their times. This engine's clock may be behind
-    // the one that dated those before.
-    newest_created_us_ = std::max(base::unix_microseconds(), newest_created_us_ + 1);
-    auto run = std::make_shared<Run>(std::move(request), newest_created_us_,
-                                     context_.limits.run_log_bytes_max, &context_.logs);
     run->epoch_ = epoch_;
-    runs_[id] = run;
+    put_in(run);
     note_graph(*run);
     pending_.new_runs.push_back(run->row_);
     pending_.status = storage::ThreadStatus::busy;
@@ -178,6 +187,9 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     }
     const auto reason = newer_run(run->request_.strategy);
     carry_out(actions, reason);
+    if (queue_.executing() != id) {
+        run->set_aside();
+    }
     // A row that was never stored settles through lose(): any failed write loses the session.
     write_soon([run](const base::Status& written) {
         // Of one that is taken back the row may have been left out of what was written.
@@ -337,6 +349,7 @@ void ThreadSession::lose(const base::Error& error, bool recover, bool spared) {
         each.done(error);
     }
     count_runs(0, 0);
+    count_bytes(0);
     idle_changed_.notify_all();
     made_.notify_all();
     context_.forget(thread_.id, recover);
@@ -369,6 +382,14 @@ void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
     context_.metrics.runs_waiting.fetch_add(waiting - counted_waiting_, std::memory_order_relaxed);
     counted_running_ = running;
     counted_waiting_ = waiting;
+}
+
+void ThreadSession::count_bytes(std::size_t bytes) {
+    context_.open_runs_bytes += bytes - runs_bytes_;
+    context_.metrics.runs_open_bytes.fetch_add(
+        static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(runs_bytes_),
+        std::memory_order_relaxed);
+    runs_bytes_ = bytes;
 }
 
 void ThreadSession::start(const RunHandle& run) {
@@ -439,11 +460,22 @@ base::Task<> ThreadSession::undo(RunHandle run) {
     vanish(run);
 }
 
+void ThreadSession::put_in(const RunHandle& run) {
+    runs_[run->row_.id] = run;
+    count_bytes(runs_bytes_ + run->row_bytes());
+}
+
+void ThreadSession::take_out(const Run& run) {
+    if (runs_.erase(run.row_.id) > 0) {
+        count_bytes(runs_bytes_ - run.row_bytes());
+    }
+    context_.spared.forget(run.row_.id);
+    ++settled_runs_;
+}
+
 void ThreadSession::vanish(const RunHandle& run) {
     context_.metrics.runs_failed_total.fetch_add(1, std::memory_order_relaxed);
-    runs_.erase(run->row_.id);
-    context_.spared.forget(run->row_.id);
-    ++settled_runs_;
+    take_out(*run);
     RunOutcome outcome;
     outcome.status = storage::RunStatus::interrupted;
     outcome.error = {base::ErrorCode::cancelled, "the run was rolled back"};
@@ -501,9 +533,7 @@ void ThreadSession::settle(const RunHandle& run, RunOutcome outcome) {
     auto& total =
         succeeded ? context_.metrics.runs_succeeded_total : context_.metrics.runs_failed_total;
     total.fetch_add(1, std::memory_order_relaxed);
-    runs_.erase(run->row_.id);
-    context_.spared.forget(run->row_.id);
-    ++settled_runs_;
+    take_out(*run);
     run->finish(std::move(outcome));
     if (!run->log_.is_empty()) {
         context_.keep_ended(run);

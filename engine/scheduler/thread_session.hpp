@@ -45,6 +45,7 @@ struct SessionContext {
     std::function<void(const RunHandle&)> keep_ended;
     SparedStarts spared{};
     LogBudget logs{limits.active_logs_bytes_max};  ///< of the runs that have not ended
+    std::size_t open_runs_bytes = 0;               ///< Run::row_bytes() of those
 };
 
 /// One claimed thread: its position, its queue and the only pipeline by which anything is written
@@ -150,7 +151,7 @@ private:
     /// What the attempts before this one made durable goes into the log once more.
     base::Task<base::Status> replay_log(Run& run);
     /// @return invalid_argument if the run answers what is not asked
-    base::Result<graph::RunSpec> spec_of(const Run& run) const;
+    base::Result<graph::RunSpec> spec_of(Run& run) const;
     void end_run(const RunHandle& run, graph::RunResult result, RunOutcome outcome);
     void settle(const RunHandle& run, RunOutcome outcome);
     /// A doomed one's turn; its readers get the events that it has made.
@@ -159,7 +160,10 @@ private:
     base::Task<base::Result<bool>> is_still_asked(const Run& run) const;
     /// Nothing executes any more: gives the thread up with the last write.
     void release_thread();
+    void put_in(const RunHandle& run);
+    void take_out(const Run& run);
     void count_runs(std::int64_t running, std::int64_t waiting);
+    void count_bytes(std::size_t bytes);
     void note_graph(const Run& run);
     void set_run_status(const Run& run,
                         storage::RunStatus status,
@@ -216,6 +220,7 @@ private:
     base::Signal idle_changed_;
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges
     std::int64_t counted_waiting_ = 0;
+    std::size_t runs_bytes_ = 0;  ///< the same of SessionContext::open_runs_bytes
 
     bool pruning_ = false;
     base::Instant prune_again_at_{};

@@ -27,15 +27,14 @@ base::Instant now() {
     return base::system_clock().now();
 }
 
-// Wakes the shard once, however often something changes before it looks.
+// Wakes the shard once, however often something changes before it looks. It posts under the mutex:
+// once abort() has had it, the shard may be gone.
 void notify(const TransferPtr& transfer) {
-    {
-        const std::lock_guard lock{transfer->mutex};
-        if (transfer->notified) {
-            return;
-        }
-        transfer->notified = true;
+    const std::lock_guard lock{transfer->mutex};
+    if (transfer->notified || !transfer->awaited) {
+        return;
     }
+    transfer->notified = true;
     base::machine::post(transfer->executor.context(),
                         [transfer] { transfer->changed.notify_all(); });
 }
@@ -153,6 +152,10 @@ base::Status HttpClient::Loop::try_submit(TransferPtr transfer) {
 }
 
 void HttpClient::Loop::abort(TransferPtr transfer) {
+    {
+        const std::lock_guard lock{transfer->mutex};
+        transfer->awaited = false;
+    }
     (void)post(Order::abort, std::move(transfer));
 }
 void HttpClient::Loop::resume(TransferPtr transfer) {
@@ -451,6 +454,8 @@ int HttpClient::Loop::on_socket(CURL*, curl_socket_t socket, int what, void* sel
     epoll_event event{};
     event.data.fd = socket;
     if (what == CURL_POLL_REMOVE) {
+        // Of one that was still connecting libcurl 7.88 says so when it is closed: the kernel finds
+        // nothing then, even if another OS thread has been given the number.
         epoll_ctl(loop.epoll_, EPOLL_CTL_DEL, socket, &event);
         return 0;
     }

@@ -35,6 +35,7 @@ struct Transfer {
     std::string buffer;  ///< pieces the consumer has not seen
     bool paused = false;
     bool notified = false;  ///< a wake-up is on its way to the shard
+    bool awaited = true;    ///< if not, its coroutine has ended and its shard may be gone
     bool done = false;
     std::optional<base::Error> failure;  ///< set with done, or the answer is complete
     HttpResponse response;

@@ -302,6 +302,28 @@ TEST_F(HttpClientTest, DestructionEndsWhatIsInFlight) {
     EXPECT_EQ(future.get(), ErrorCode::cancelled);
 }
 
+// What the loop posts to a shard that is gone is seen by the sanitizers only.
+TEST_F(HttpClientTest, AShardMayBeDestroyedWithWhatIsInFlight) {
+    for (int trial = 0; trial < 50; ++trial) {
+        std::promise<void> answering;
+        base::Shard shard{7, 64};
+        shard.spawn([](HttpClient& client, HttpRequest asked, auto& begun) -> Task<> {
+            base::CancelSource cancel;
+            OnBody on_body = [&, first = true](std::string_view) mutable -> Task<base::Status> {
+                if (std::exchange(first, false)) {
+                    begun.set_value();
+                }
+                co_return base::ok();
+            };
+            (void)co_await client.send(std::move(asked), std::move(on_body), cancel);
+        }(client_, get("/http/drip"), answering));
+        ASSERT_EQ(answering.get_future().wait_for(10s), std::future_status::ready);
+    }
+    while (client_.open_transfers() != 0) {
+    }
+    EXPECT_EQ(send(get("/http/status/503"))->status, 503);
+}
+
 TEST(PercentEncode, LeavesNothingThatCouldLeaveASegment) {
     EXPECT_EQ(percent_encode("a-b_c.d~9"), "a-b_c.d~9");
     EXPECT_EQ(percent_encode("../x?y#z"), "..%2Fx%3Fy%23z");

@@ -67,7 +67,8 @@ inline constexpr std::size_t kHeadBodyBytesMax = 64U << 10U;
 class ResponseSink {
 public:
     virtual ~ResponseSink() = default;
-    /// The request's run is on disk: nobody else may be given this request any more.
+    /// The request's run is on disk: nobody else may be given this request any more. Its body is
+    /// let go of.
     /// @param epoch  of the thread; goes into all later frames
     virtual void accepted(std::int64_t epoch) = 0;
     /// Another engine owns the thread; nothing was done. Not after accepted().

@@ -36,6 +36,7 @@ public:
     std::atomic<bool> draining{false};
     std::atomic<bool> stopping{false};
     std::atomic<std::size_t> open_requests{0};
+    std::atomic<std::size_t> bodies_bytes{0};  ///< see TransportOptions::bodies_bytes_max
 
 private:
     struct Peer {
@@ -85,6 +86,7 @@ private:
                   const base::ThreadId& shard_key);
     void answer(Peer& peer, wire::RequestId id, api::Response response);
     void refuse(Peer& peer, wire::RequestId id, base::ErrorCode code);
+    [[nodiscard]] bool has_room_for(std::size_t body_bytes) const noexcept;
     Open& open(Peer& peer, wire::RequestId id);
     void close(std::uint64_t serial);
     void let_go(Peer& peer);
@@ -112,7 +114,6 @@ private:
     std::unordered_map<PeerId, std::unique_ptr<Peer>> peers_;
     std::unordered_map<std::uint64_t, Open> open_;
     std::uint64_t next_serial_ = 1;
-    std::size_t bodies_bytes_ = 0;
     std::size_t backlogs_ = 0;                            ///< peers that have one
     std::vector<std::pair<Peer*, std::string>> replies_;  ///< of this batch, sent after it
     std::vector<OutFrame> taken_;

@@ -106,13 +106,12 @@ void Loop::on(Peer& peer, wire::Request request) {
         on_complete(peer, std::move(request), peer.hearing.is_late(now_));
         return;
     }
-    if (open_.size() >= options_.open_requests_max ||
-        bodies_bytes_ + request.body.size() > options_.bodies_bytes_max) {
+    if (open_.size() >= options_.open_requests_max || !has_room_for(request.body.size())) {
         refuse(peer, request.id, ErrorCode::overloaded);
         return;
     }
     auto& arriving = open(peer, request.id);
-    bodies_bytes_ += request.body.size();
+    bodies_bytes += request.body.size();
     arriving.arriving = std::make_unique<wire::Request>(std::move(request));
     arriving.late = peer.hearing.is_late(now_);
 }
@@ -142,7 +141,7 @@ void Loop::on(Peer& peer, wire::Body body) {
                              std::to_string(options_.request_body_bytes_max) + " bytes";
         const bool more = !body.last;
         answer(peer, body.id, api::error_response({ErrorCode::payload_too_large, message}));
-        bodies_bytes_ -= text.size();
+        bodies_bytes -= text.size();
         open.arriving.reset();
         open.discarding = true;
         if (!more) {
@@ -150,15 +149,15 @@ void Loop::on(Peer& peer, wire::Body body) {
         }
         return;
     }
-    if (bodies_bytes_ + body.bytes.size() > options_.bodies_bytes_max) {
+    if (!has_room_for(body.bytes.size())) {
         refuse(peer, body.id, ErrorCode::overloaded);
         close(serial);
         return;
     }
-    bodies_bytes_ += body.bytes.size();
+    bodies_bytes += body.bytes.size();
     text += body.bytes;
     if (body.last) {
-        bodies_bytes_ -= text.size();
+        bodies_bytes -= text.size();
         const auto request = std::move(open.arriving);
         const bool late = open.late || peer.hearing.is_late(now_);
         close(serial);
@@ -226,7 +225,7 @@ void Loop::dispatch(Peer& peer,
                     api::Request request,
                     api::Handler& handler,
                     const base::ThreadId& shard_key) {
-    if (open_.size() >= options_.open_requests_max) {
+    if (open_.size() >= options_.open_requests_max || !has_room_for(request.body.size())) {
         refuse(peer, id, ErrorCode::overloaded);
         return;
     }
@@ -254,6 +253,11 @@ void Loop::refuse(Peer& peer, wire::RequestId id, ErrorCode code) {
     reply(peer, wire::Refused{id, std::string{base::error_traits(code).wire_name}});
 }
 
+bool Loop::has_room_for(std::size_t body_bytes) const noexcept {
+    const auto held = bodies_bytes.load(std::memory_order_relaxed);
+    return body_bytes == 0 || held + body_bytes <= options_.bodies_bytes_max;
+}
+
 Loop::Open& Loop::open(Peer& peer, wire::RequestId id) {
     const auto serial = next_serial_++;
     peer.open[id] = serial;
@@ -269,7 +273,7 @@ Loop::Open& Loop::open(Peer& peer, wire::RequestId id) {
 void Loop::close(std::uint64_t serial) {
     const auto at = open_.find(serial);
     if (at->second.arriving != nullptr) {
-        bodies_bytes_ -= at->second.arriving->body.size();
+        bodies_bytes -= at->second.arriving->body.size();
     }
     at->second.peer->open.erase(at->second.id);
     open_.erase(at);

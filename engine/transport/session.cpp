@@ -30,7 +30,23 @@ Session::Session(std::uint64_t serial,
       home_{side},
       side_{&side},
       request_{std::move(request)},
-      credit_{std::min(credit, wire::kCreditMax)} {}
+      body_bytes_{request_.body.size()},
+      credit_{std::min(credit, wire::kCreditMax)} {
+    if (body_bytes_ > 0) {
+        side.bodies_bytes.fetch_add(body_bytes_, std::memory_order_relaxed);
+    }
+}
+
+Session::~Session() {
+    let_go_of_body();
+}
+
+void Session::let_go_of_body() {
+    request_.body = {};
+    if (const auto bytes = std::exchange(body_bytes_, 0); bytes > 0) {
+        home_.bodies_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+    }
+}
 
 bool Session::try_start(api::Handler& handler, std::vector<std::unique_ptr<ShardSide>>& all) {
     return home_.shard.try_post([self = shared_from_this(), &handler, &all] {
@@ -94,6 +110,7 @@ void Session::send(wire::EngineMessage message, bool last) {
 void Session::accepted(std::int64_t epoch) {
     epoch_ = static_cast<std::uint64_t>(epoch);
     accepted_ = true;
+    let_go_of_body();
     send(wire::Accepted{id_, epoch_}, false);
 }
 

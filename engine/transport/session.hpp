@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -15,8 +17,12 @@ namespace heddle::transport {
 /// What all sessions of one shard share. `room` belongs to the shard; it is notified when the
 /// outbox was full and is no longer.
 struct ShardSide {
+    ShardSide(base::Shard& its_shard, Outbox& frames, std::atomic<std::size_t>& bodies)
+        : shard{its_shard}, outbox{frames}, bodies_bytes{bodies} {}
+
     base::Shard& shard;
     Outbox& outbox;
+    std::atomic<std::size_t>& bodies_bytes;  ///< of all shards' requests
     base::Signal room;
 };
 
@@ -32,6 +38,9 @@ public:
             std::uint64_t credit,
             api::Request request,
             ShardSide& side);
+    ~Session() override;
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
 
     // ---- any OS thread
 
@@ -60,6 +69,7 @@ private:
     base::Task<> serve(api::Handler& handler, std::vector<std::unique_ptr<ShardSide>>& all);
     void post(void (*what)(Session&, std::uint64_t), std::uint64_t argument);
     void close();
+    void let_go_of_body();
     void send(wire::EngineMessage message, bool last);
     void send_head(api::Response response, bool last);
 
@@ -68,6 +78,7 @@ private:
     ShardSide& home_;  ///< where the transport posts to
     ShardSide* side_;  ///< where it lives now; changes at most once, written on home_
     api::Request request_;
+    std::size_t body_bytes_;  ///< of the request, counted in bodies_bytes
     std::uint64_t credit_;
     std::uint64_t epoch_ = 0;
     bool accepted_ = false;

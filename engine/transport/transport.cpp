@@ -21,8 +21,7 @@ struct Transport::Impl {
           socket{std::move(bound)},
           loop{options, *socket, *outbox, sides, handler, metrics} {
         for (std::size_t i = 0; i < shards.size(); ++i) {
-            // NOLINTNEXTLINE: an aggregate, which make_unique of C++20 cannot build
-            sides.push_back(std::unique_ptr<ShardSide>{new ShardSide{shards.at(i), *outbox, {}}});
+            sides.push_back(std::make_unique<ShardSide>(shards.at(i), *outbox, loop.bodies_bytes));
         }
         endpoint = options.advertised.empty() ? socket->endpoint() : options.advertised;
     }

@@ -18,7 +18,9 @@ struct TransportOptions {
     std::string advertised;  ///< as other machines reach it; empty: as bound
     std::size_t open_requests_max = 20'000;
     std::size_t request_body_bytes_max = 32U << 20U;  ///< of one request; past it 413
-    std::size_t bodies_bytes_max = 512U << 20U;       ///< of all incomplete requests together
+    /// Of all requests together that are incomplete, or answered with neither a frame nor a run
+    /// that is stored; past it `overloaded`.
+    std::size_t bodies_bytes_max = 512U << 20U;
     std::size_t outbox_frames_max = 65'536;
     std::size_t peers_max = 1024;
     std::size_t peer_backlog_bytes_max = 64U << 20U;  ///< past it the peer is forgotten
@@ -33,7 +35,8 @@ struct TransportOptions {
 /// counted in Metrics::frames_dropped_total.
 class Transport {
 public:
-    /// Binds. Everything borrowed must outlive the transport.
+    /// Binds. Everything borrowed must outlive the transport's OS thread, but requests live on the
+    /// shards: those are destroyed before the transport.
     /// @return conflict  the endpoint is in use; invalid_argument  it cannot be used
     static base::Result<std::unique_ptr<Transport>> bind(TransportOptions options,
                                                          api::Handler& handler,

@@ -56,7 +56,8 @@ Engine::Engine(World& world,
         api_ = std::make_unique<api::Api>(*scheduler_, api::ApiOptions{"sim", process_.name()});
         outbox_ = std::make_unique<transport::Outbox>(kFramesMax);
         for (std::size_t i = 0; i < kShards; ++i) {
-            sides_.push_back(std::make_unique<transport::ShardSide>(shards_->at(i), *outbox_));
+            sides_.push_back(
+                std::make_unique<transport::ShardSide>(shards_->at(i), *outbox_, bodies_bytes_));
         }
         ownership_ = std::make_unique<scheduler::Ownership>(*scheduler_, endpoint_of(slot),
                                                             scheduler::OwnershipLimits{});

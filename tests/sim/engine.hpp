@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -83,6 +84,7 @@ private:
     std::unique_ptr<scheduler::Ownership> ownership_;
     std::unique_ptr<api::Api> api_;
     std::unique_ptr<transport::Outbox> outbox_;
+    std::atomic<std::size_t> bodies_bytes_{0};
     std::vector<std::unique_ptr<transport::ShardSide>> sides_;
 
     bool ready_ = false;

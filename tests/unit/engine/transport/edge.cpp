@@ -108,10 +108,12 @@ base::Task<std::optional<base::ThreadId>> FakeApi::handle(api::Request& request,
         }
         auto response = api::json_response(200, R"("moved in")");
         (void)co_await sink.respond(std::move(response));
-    } else if (request.path == "/hold") {
+    } else if (request.path == "/hold" || request.path == "/undecided") {
         base::Signal woken;
         const auto on_gone = sink.gone().on_cancel([&] { woken.notify_all(); });
-        sink.accepted(7);
+        if (request.path == "/hold") {
+            sink.accepted(7);
+        }
         while (!sink.gone().is_cancelled()) {
             co_await woken.wait(base::system_clock().now() + std::chrono::seconds{60});
         }

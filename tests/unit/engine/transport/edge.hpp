@@ -67,7 +67,7 @@ public:
 
     std::atomic<int> handled{0};
     std::atomic<int> late{0};             ///< of those
-    std::atomic<int> gone{0};             ///< requests of /hold and /stream whose client went
+    std::atomic<int> gone{0};             ///< of /hold, /undecided and /stream, whose client went
     std::atomic<std::size_t> written{0};  ///< bytes of /stream that write() has taken
 };
 
@@ -82,8 +82,8 @@ public:
 
     observe::Metrics metrics;
     FakeApi api;
-    base::ShardPool shards{2, 1024};
     std::unique_ptr<Transport> transport;
+    base::ShardPool shards{2, 1024};  // destroyed before the transport, whose requests are on them
 };
 
 }  // namespace heddle::transport::test

@@ -234,6 +234,39 @@ TEST(Transport, RefusesPastTheBoundOfOpenRequests) {
     EXPECT_EQ(edge.receive<wire::Head>().status, 200) << "needs no slot";
 }
 
+TEST(Transport, BodiesAreBoundedTogetherUntilTheirRunsAreStored) {
+    TransportOptions options;
+    options.bodies_bytes_max = 1000;
+    TestTransport engine{options};
+    Edge edge{engine.endpoint()};
+    const auto send = [&](wire::RequestId id, const char* path, std::size_t bytes) {
+        auto request = Edge::request(id, "POST", path);
+        request.body = std::string(bytes, 'b');
+        edge.send(request);
+    };
+    for (wire::RequestId id = 1; id <= 3; ++id) {
+        send(id, "/hold", 600);
+        EXPECT_EQ(edge.receive<wire::Accepted>().id, id) << "the one before holds no body any more";
+    }
+    send(4, "/undecided", 600);
+    wait_until([&] { return engine.api.handled == 4; }, "its handler has it");
+    send(5, "/echo", 401);
+    const auto refused = edge.receive<wire::Refused>();
+    EXPECT_EQ(refused.id, 5U);
+    EXPECT_EQ(refused.code, "overloaded");
+    send(6, "/echo", 400);
+    EXPECT_EQ(edge.receive<wire::Head>().body.size(), 400U);
+    edge.send(wire::Cancel{4, false});
+    wait_until([&] { return engine.api.gone == 1; }, "its client is gone");
+    wire::RequestId id = 7;
+    wait_until(
+        [&] {
+            send(id++, "/echo", 1000);
+            return std::holds_alternative<wire::Head>(edge.next(5000).value());
+        },
+        "there is room again");
+}
+
 TEST(Transport, RefusesNewWorkWhileDraining) {
     TestTransport engine;
     Edge edge{engine.endpoint()};

@@ -34,6 +34,7 @@ scheduler::SchedulerLimits limits_of(const Options& options) {
     limits.attempts_max = options.attempts_max;
     limits.run_log_bytes_max = options.run_log_bytes_max;
     limits.open_runs_bytes_max = options.open_runs_bytes_max;
+    limits.threads_bytes_max = options.threads_bytes_max;
     limits.active_logs_bytes_max = options.active_logs_bytes_max;
     limits.ended_runs_bytes_max = options.ended_runs_bytes_max;
     limits.ended_run_kept = std::chrono::seconds{options.ended_run_seconds};

@@ -41,13 +41,17 @@ void declare_retention(const Add& add, Options& to) {
 }
 
 template <class Add>
-void declare_streams(const Add& add, Options& to) {
+void declare_memory(const Add& add, Options& to) {
     constexpr long kBytesMost = 1L << 40;
     add("run-log-bytes-max", to.run_log_bytes_max, "Events of one run kept in memory")
         ->check(CLI::Range(1024L, kBytesMost));
     add("open-runs-bytes-max", to.open_runs_bytes_max,
         "What all runs that have not ended came with, per shard; past it overloaded")
         ->check(CLI::Range(1024L, kBytesMost));
+    add("threads-bytes-max", to.threads_bytes_max,
+        "Conversations kept in memory, per shard; past it idle threads go, the least recently used "
+        "first")
+        ->check(CLI::Range(0L, kBytesMost));
     add("active-logs-bytes-max", to.active_logs_bytes_max,
         "Events kept of all runs that have not ended, per shard")
         ->check(CLI::Range(1024L, kBytesMost));
@@ -81,7 +85,7 @@ ByName declare(CLI::App& cli, Options& to) {
         ->check(CLI::Range(500, 60'000));
     add("attempts-max", to.attempts_max, "How often engines may start one run")
         ->check(CLI::Range(1, 1000));
-    declare_streams(add, to);
+    declare_memory(add, to);
     declare_retention(add, to);
     return options;
 }

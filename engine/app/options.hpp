@@ -23,6 +23,8 @@ struct Options {
     std::int32_t attempts_max = 3;    ///< how often engines may start one run
     /// What all runs that have not ended came with, per shard.
     std::size_t open_runs_bytes_max = 256U << 20U;
+    /// What the threads in memory hold, per shard.
+    std::size_t threads_bytes_max = 256U << 20U;
     // ---- events of runs in memory, for streams
     std::size_t run_log_bytes_max = 8U << 20U;        ///< of one run
     std::size_t active_logs_bytes_max = 256U << 20U;  ///< of all that have not ended, per shard

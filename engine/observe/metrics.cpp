@@ -12,6 +12,7 @@ std::string Metrics::to_prometheus() const {
     using Row = std::pair<std::string_view, const std::atomic<std::int64_t>*>;
     const std::array rows{
         Row{"heddle_scheduler_threads_owned", &threads_owned},
+        Row{"heddle_scheduler_threads_bytes", &threads_bytes},
         Row{"heddle_scheduler_runs_running", &runs_running},
         Row{"heddle_scheduler_runs_waiting", &runs_waiting},
         Row{"heddle_scheduler_runs_open_bytes", &runs_open_bytes},

@@ -10,6 +10,7 @@ namespace heddle::observe {
 /// layers. Every member may be used from any OS thread. Names follow Prometheus' conventions.
 struct Metrics {
     std::atomic<std::int64_t> threads_owned{0};
+    std::atomic<std::int64_t> threads_bytes{0};  ///< what those in memory hold, as text
     std::atomic<std::int64_t> runs_running{0};
     std::atomic<std::int64_t> runs_waiting{0};
     std::atomic<std::int64_t> runs_open_bytes{0};  ///< what those that have not ended came with

@@ -17,7 +17,9 @@
 namespace heddle::scheduler {
 
 struct SchedulerLimits {
-    std::size_t sessions_max = 16384;     ///< idle threads kept in memory per shard
+    std::size_t sessions_max = 16384;  ///< idle threads kept in memory per shard
+    /// What they hold as text, with those that have runs; past it idle ones go. Per shard.
+    std::size_t threads_bytes_max = 256U << 20U;
     std::size_t waiting_runs_max = 1024;  ///< per thread
     /// Text of the rows of all runs that have not ended, per shard; past it overloaded.
     std::size_t open_runs_bytes_max = 256U << 20U;

@@ -133,6 +133,7 @@ base::Task<base::Status> ThreadSession::load_position(const Run& run) {
     }
     position_.emplace(std::move(*position));
     graph_ = graph;
+    weigh();
     if (!position_->next.empty()) {
         tool_calls_seq_ = position_->seq;
     }

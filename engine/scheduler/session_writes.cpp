@@ -190,8 +190,12 @@ void ThreadSession::on_flushed(const base::Status& status) {
         each(status);
     }
     flush();
+    weigh();
     if (!writing_) {
         idle_changed_.notify_all();
+        if (context_.threads_bytes > context_.limits.threads_bytes_max && is_idle() && !lost_) {
+            context_.evict_soon();
+        }
     }
 }
 

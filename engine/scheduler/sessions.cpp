@@ -1,6 +1,7 @@
 #include "engine/scheduler/sessions.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/observe/log.hpp"
 
@@ -40,7 +41,8 @@ ShardScheduler::Sessions::Sessions(base::Shard& shard,
                limits_,
                lease,
                [this](const base::ThreadId& thread, bool again) { forget(thread, again); },
-               [this](const RunHandle& run) { keep_ended(run); }} {}
+               [this](const RunHandle& run) { keep_ended(run); },
+               [this] { evict_soon(); }} {}
 
 // NOLINTNEXTLINE: see RunHandle
 std::shared_ptr<ThreadSession> ShardScheduler::Sessions::begin(const base::ThreadId& thread,
@@ -391,24 +393,41 @@ void ShardScheduler::Sessions::insert(const base::ThreadId& thread, SessionPtr s
     by_use_.push_front(thread);
     sessions_[thread] = {std::move(session), by_use_.begin()};
     context_.metrics.threads_owned.fetch_add(1, std::memory_order_relaxed);
-    if (sessions_.size() > limits_.sessions_max) {
+    if (is_crowded()) {
         evict_idle();
+    }
+}
+
+bool ShardScheduler::Sessions::is_crowded() const noexcept {
+    return sessions_.size() > limits_.sessions_max ||
+           context_.threads_bytes > limits_.threads_bytes_max;
+}
+
+void ShardScheduler::Sessions::evict_soon() {
+    if (!std::exchange(evicting_, true)) {
+        context_.shard.post([this] {
+            evicting_ = false;
+            evict_idle();
+        });
     }
 }
 
 void ShardScheduler::Sessions::evict_idle() {
     // The thread stays ours in the store; its next request claims it again and reads it back.
-    auto at = by_use_.end();
-    for (std::size_t i = 0; i < kEvictScan && at != by_use_.begin(); ++i) {
-        --at;
-        const auto id = *at;
+    bool has_evicted = false;
+    for (std::size_t i = 0; i < kEvictScan && is_crowded() && !by_use_.empty(); ++i) {
+        const auto& entry = sessions_.at(by_use_.back());
         // One that somebody holds is about to get work.
-        const auto& session = sessions_.at(id).session;
-        if (!session->is_idle() || session.use_count() > 1) {
+        if (!entry.session->is_idle() || entry.session.use_count() > 1) {
+            by_use_.splice(by_use_.begin(), by_use_, entry.at);
             continue;
         }
-        at = std::next(at);
+        const auto id = by_use_.back();
         forget(id, false);
+        has_evicted = true;
+    }
+    if (has_evicted && is_crowded()) {
+        evict_soon();
     }
 }
 

@@ -93,6 +93,9 @@ private:
     /// Lets ended runs go when their time is over; lives as long as some are kept.
     base::Task<> free_ended();
     void insert(const base::ThreadId& thread, SessionPtr session);
+    /// Whether more is kept in memory than may be.
+    [[nodiscard]] bool is_crowded() const noexcept;
+    void evict_soon();
     void evict_idle();
 
     SchedulerLimits limits_;
@@ -111,6 +114,7 @@ private:
     std::unordered_map<base::RunId, RunHandle> ended_by_id_;
     std::size_t ended_bytes_ = 0;
     bool freeing_ended_ = false;
+    bool evicting_ = false;
     bool leaving_ = false;  ///< no thread is claimed any more
 };
 

@@ -41,7 +41,9 @@ ThreadSession::ThreadSession(SessionContext& context, storage::ClaimOutcome clai
     : context_{context},
       thread_{std::move(claim.thread)},
       epoch_{claim.epoch},
-      queue_{context.limits.waiting_runs_max} {}
+      queue_{context.limits.waiting_runs_max} {
+    weigh();
+}
 
 ThreadSession::ThreadSession(SessionContext& context, storage::ThreadClaim fresh)
     : context_{context},
@@ -52,9 +54,12 @@ ThreadSession::ThreadSession(SessionContext& context, storage::ThreadClaim fresh
     thread_.id = fresh_->thread_id;
     thread_.metadata = fresh_->metadata;
     thread_.ttl = fresh_->ttl;
+    weigh();
 }
 
-ThreadSession::~ThreadSession() = default;
+ThreadSession::~ThreadSession() {
+    weigh_as(0);
+}
 
 base::Task<base::Status> ThreadSession::wait_made() {
     constexpr base::Duration kRecheck = std::chrono::seconds{1};
@@ -377,21 +382,6 @@ void ThreadSession::carry_out(const Actions& actions, const base::Error& reason)
     count_runs(queue_.executing() ? 1 : 0, static_cast<std::int64_t>(queue_.waiting()));
 }
 
-void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
-    context_.metrics.runs_running.fetch_add(running - counted_running_, std::memory_order_relaxed);
-    context_.metrics.runs_waiting.fetch_add(waiting - counted_waiting_, std::memory_order_relaxed);
-    counted_running_ = running;
-    counted_waiting_ = waiting;
-}
-
-void ThreadSession::count_bytes(std::size_t bytes) {
-    context_.open_runs_bytes += bytes - runs_bytes_;
-    context_.metrics.runs_open_bytes.fetch_add(
-        static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(runs_bytes_),
-        std::memory_order_relaxed);
-    runs_bytes_ = bytes;
-}
-
 void ThreadSession::start(const RunHandle& run) {
     run->base_seq_ = head();
     if (run->doomed_) {
@@ -457,6 +447,7 @@ base::Task<> ThreadSession::undo(RunHandle run) {
     }
     position_.reset();
     thread_.head = to;
+    weigh();
     vanish(run);
 }
 

@@ -43,9 +43,12 @@ struct SessionContext {
     std::function<void(const base::ThreadId&, bool recover)> forget;
     /// The run has ended and somebody may still want to read its events.
     std::function<void(const RunHandle&)> keep_ended;
+    /// A session is idle, and all together hold more than they may.
+    std::function<void()> evict_soon;
     SparedStarts spared{};
     LogBudget logs{limits.active_logs_bytes_max};  ///< of the runs that have not ended
     std::size_t open_runs_bytes = 0;               ///< Run::row_bytes() of those
+    std::size_t threads_bytes = 0;                 ///< ThreadSession::bytes_ of all sessions
 };
 
 /// One claimed thread: its position, its queue and the only pipeline by which anything is written
@@ -164,6 +167,9 @@ private:
     void take_out(const Run& run);
     void count_runs(std::int64_t running, std::int64_t waiting);
     void count_bytes(std::size_t bytes);
+    /// What the thread holds may have changed.
+    void weigh();
+    void weigh_as(std::size_t bytes);
     void note_graph(const Run& run);
     void set_run_status(const Run& run,
                         storage::RunStatus status,
@@ -221,6 +227,7 @@ private:
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges
     std::int64_t counted_waiting_ = 0;
     std::size_t runs_bytes_ = 0;  ///< the same of SessionContext::open_runs_bytes
+    std::size_t bytes_ = 0;       ///< of the thread's state and its row, as text
 
     bool pruning_ = false;
     base::Instant prune_again_at_{};

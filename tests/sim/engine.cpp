@@ -35,6 +35,9 @@ scheduler::SchedulerLimits any_limits(World& world, std::size_t slot) {
     if (random.chance(0.3)) {
         limits.live_bytes_max = 0;
     }
+    if (random.chance(0.3)) {
+        limits.threads_bytes_max = 0;
+    }
     return limits;
 }
 

@@ -75,21 +75,22 @@ TEST(Options, OfRetentionAreReadAndBounded) {
     }
 }
 
-TEST(Options, OfStreamsAreReadAndBounded) {
+TEST(Options, OfMemoryAreReadAndBounded) {
     const ConfigFile file{
         "listen: ipc:///a\nstore: 'memory:'\nagents: b\nrun-log-bytes-max: 65536\n"
         "active-logs-bytes-max: 1048576\nended-runs-bytes-max: 0\nended-run-seconds: 5\n"
-        "open-runs-bytes-max: 2097152\n"};
+        "open-runs-bytes-max: 2097152\nthreads-bytes-max: 3145728\n"};
     const auto result = read({"--config", file.path.c_str()});
     const auto& options = std::get<Options>(result);
     EXPECT_EQ(options.run_log_bytes_max, 65'536U);
     EXPECT_EQ(options.active_logs_bytes_max, 1U << 20U);
     EXPECT_EQ(options.ended_runs_bytes_max, 0U);
     EXPECT_EQ(options.open_runs_bytes_max, 2U << 20U);
+    EXPECT_EQ(options.threads_bytes_max, 3U << 20U);
     EXPECT_EQ(options.ended_run_seconds, 5U);
     for (const auto* wrong :
          {"run-log-bytes-max: 0\n", "active-logs-bytes-max: 8M\n", "ended-runs-bytes-max: -1\n",
-          "ended-run-seconds: 0\n", "open-runs-bytes-max: 0\n"}) {
+          "ended-run-seconds: 0\n", "open-runs-bytes-max: 0\n", "threads-bytes-max: -1\n"}) {
         EXPECT_NE(problem_of(ConfigFile{wrong}).find(":1: "), std::string::npos) << wrong;
     }
 }

@@ -91,6 +91,10 @@ bool RunLog::can_drop() const noexcept {
     return events_.size() > 1 && !events_.front().id.is_of_end();
 }
 
+bool RunLog::can_drop_newest() const noexcept {
+    return !events_.empty() && events_.front().id.attempt == 0;
+}
+
 void RunLog::drop_oldest() {
     const auto cost = cost_of(events_.front());
     bytes_ -= cost;
@@ -166,20 +170,27 @@ void LogBudget::grew(RunLog& log, std::size_t bytes) {
     logs_.insert(&log);
     bytes_ += bytes;
     while (bytes_ > bytes_max_) {
-        RunLog* largest = nullptr;
-        for (auto* each : logs_) {
-            if (each->can_drop() && (largest == nullptr || largest->bytes_ < each->bytes_)) {
-                largest = each;
+        if (auto* largest = largest_that(&RunLog::can_drop)) {
+            const auto left = largest->bytes_ - largest->bytes_ / 4;
+            while (largest->bytes_ > left && largest->can_drop()) {
+                largest->drop_oldest();
             }
-        }
-        if (largest == nullptr) {
+        } else if (auto* newest = largest_that(&RunLog::can_drop_newest)) {
+            newest->drop_oldest();
+        } else {
             return;
         }
-        const auto left = largest->bytes_ - largest->bytes_ / 4;
-        while (largest->bytes_ > left && largest->can_drop()) {
-            largest->drop_oldest();
+    }
+}
+
+RunLog* LogBudget::largest_that(CanDrop can_drop) const noexcept {
+    RunLog* largest = nullptr;
+    for (auto* each : logs_) {
+        if ((each->*can_drop)() && (largest == nullptr || largest->bytes_ < each->bytes_)) {
+            largest = each;
         }
     }
+    return largest;
 }
 
 void LogBudget::leave(RunLog& log) {

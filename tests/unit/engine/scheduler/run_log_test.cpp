@@ -109,6 +109,30 @@ TEST(LogBudget, TakesFromTheLargestLogOfAShard) {
     EXPECT_EQ(budget.bytes(), quiet.bytes() + last.bytes()) << "an ended run counts elsewhere";
 }
 
+TEST(LogBudget, TakesTheNewestThatAreInTheStoreWhenNothingElseIsLeft) {
+    LogBudget budget{bytes_of(4)};
+    std::vector<std::unique_ptr<RunLog>> logs;
+    for (int i = 0; i < 10; ++i) {
+        logs.push_back(std::make_unique<RunLog>(SIZE_MAX, &budget));
+        logs.back()->add_gate(2);
+        logs.back()->append(event({2, 0, 1}, "row"));
+        ASSERT_LE(budget.bytes(), bytes_of(4));
+    }
+    RunLog token{SIZE_MAX, &budget};
+    token.append(event({2, 1, 1}, "token"));
+    EXPECT_LE(budget.bytes(), bytes_of(4));
+    EXPECT_EQ(token.find_after({})->data, "token") << "nobody else has it";
+    for (auto& log : logs) {
+        const bool is_gone = !log->dropped().empty();
+        EXPECT_TRUE(!is_gone || !log->is_shown(log->dropped().front())) << "not on disk yet";
+        log->open_gate();
+        EXPECT_EQ(log->find_after({}) == nullptr, is_gone);
+        EXPECT_TRUE(!is_gone || log->is_shown(log->dropped().front()));
+        log->append(event({3, 0, 1}, "row"));
+    }
+    EXPECT_LE(budget.bytes(), bytes_of(4));
+}
+
 TEST(LogBudget, OutlivesItsLogsOrNot) {
     auto log = std::make_unique<RunLog>(SIZE_MAX);
     {

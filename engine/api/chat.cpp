@@ -76,12 +76,15 @@ Response chat_response(const scheduler::RunOutcome& outcome, const storage::RunR
     return json_response(200, base::dump_json(body));
 }
 
-}  // namespace
+struct ChatBody {
+    std::optional<ThreadId> thread;
+    scheduler::RunRequest run;
+};
 
-base::Task<Api::Outcome> Api::chat(Call& call) {
-    const auto json = parse_body(call.request.body);
+base::Result<ChatBody> read_chat_body(const std::string& text, const scheduler::Catalog& catalog) {
+    const auto json = parse_body(text);
     if (!json) {
-        co_return json.error();
+        return json.error();
     }
     Fields body{*json};
     const auto agent = body.text("agent");
@@ -95,47 +98,55 @@ base::Task<Api::Outcome> Api::chat(Call& call) {
     if (message && message->size() > kMessageBytesMax) {
         body.refuse("message", fmt::format("has more than {} bytes", kMessageBytesMax));
     }
-    const auto named = body.id<ThreadId>("thread_id");
+    ChatBody chat;
+    chat.thread = body.id<ThreadId>("thread_id");
     const auto* metadata = body.object("metadata");
     const auto* context = body.object("context");
     if (auto status = body.finish(); !status) {
-        co_return std::move(status).error();
+        return std::move(status).error();
     }
-    const auto* assistant = scheduler_.catalog().find(*agent);
+    const auto* assistant = catalog.find(*agent);
     if (assistant == nullptr) {
         constexpr std::size_t kShownMax = 64;
-        co_return Error{ErrorCode::not_found,
-                        fmt::format("Agent not found: {}", agent->substr(0, kShownMax)), "agent"};
+        return Error{ErrorCode::not_found,
+                     fmt::format("Agent not found: {}", agent->substr(0, kShownMax)), "agent"};
+    }
+    chat.run.assistant = *assistant;
+    chat.run.recursion_limit = assistant->graph->recursion_limit;
+    chat.run.create_thread = true;
+    Json said{{"type", "human"}, {"content", *message}};
+    chat.run.input = Json{{"messages", Json::array({std::move(said)})}};
+    if (metadata != nullptr) {
+        chat.run.metadata = *metadata;
+    }
+    if (context != nullptr) {
+        chat.run.configurable = *context;
+    }
+    return chat;
+}
+
+}  // namespace
+
+base::Task<Api::Outcome> Api::chat(Call& call) {
+    auto body = read_chat_body(call.request.body, scheduler_.catalog());
+    if (!body) {
+        co_return std::move(body).error();
     }
     const auto here = *ThreadId::parse(call.request.thread_id);
-    const auto thread = named.value_or(here);
+    const auto thread = body->thread.value_or(here);
     if (&scheduler_.pool().of(thread) != &scheduler_.pool().of(here)) {
         co_return Answer{Elsewhere{thread}};
     }
-    scheduler::RunRequest request;
-    request.thread_id = thread;
-    request.assistant = *assistant;
-    request.recursion_limit = assistant->graph->recursion_limit;
-    request.create_thread = true;
-    Json said{{"type", "human"}, {"content", *message}};
-    request.input = Json{{"messages", Json::array({std::move(said)})}};
-    if (metadata != nullptr) {
-        request.metadata = *metadata;
-    }
-    if (context != nullptr) {
-        request.configurable = *context;
-    }
-
-    auto scope = named ? "thread " + thread.to_string() : std::string{"chat"};
-    auto claimed = co_await claim_key(call, std::move(scope), request);
+    body->run.thread_id = thread;
+    auto scope = body->thread ? "thread " + thread.to_string() : std::string{"chat"};
+    auto claimed = co_await claim_key(call, std::move(scope), body->run);
     if (!claimed) {
         co_return std::move(claimed).error();
     }
-    if (&scheduler_.pool().of(request.thread_id) != &scheduler_.pool().of(here)) {
-        co_return Answer{Elsewhere{request.thread_id}};
+    if (&scheduler_.pool().of(body->run.thread_id) != &scheduler_.pool().of(here)) {
+        co_return Answer{Elsewhere{body->run.thread_id}};
     }
-
-    auto run = co_await start_run(call, std::move(request));
+    auto run = co_await start_run(call, std::move(body->run));
     if (!run) {
         co_return std::move(run).error();
     }

@@ -68,7 +68,7 @@ class ResponseSink {
 public:
     virtual ~ResponseSink() = default;
     /// The request's run is on disk: nobody else may be given this request any more. Its body is
-    /// let go of.
+    /// let go of, as with the first of the response.
     /// @param epoch  of the thread; goes into all later frames
     virtual void accepted(std::int64_t epoch) = 0;
     /// Another engine owns the thread; nothing was done. Not after accepted().

@@ -225,7 +225,9 @@ void Loop::dispatch(Peer& peer,
                     api::Request request,
                     api::Handler& handler,
                     const base::ThreadId& shard_key) {
-    if (open_.size() >= options_.open_requests_max || !has_room_for(request.body.size())) {
+    const bool is_answer = &handler == long_answer_.get();
+    if (open_.size() >= options_.open_requests_max ||
+        (!is_answer && !has_room_for(request.body.size()))) {
         refuse(peer, id, ErrorCode::overloaded);
         return;
     }

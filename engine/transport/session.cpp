@@ -42,7 +42,7 @@ Session::~Session() {
 }
 
 void Session::let_go_of_body() {
-    request_.body = {};
+    std::string{}.swap(request_.body);  // assigning an empty one would keep the memory
     if (const auto bytes = std::exchange(body_bytes_, 0); bytes > 0) {
         home_.bodies_bytes.fetch_sub(bytes, std::memory_order_relaxed);
     }
@@ -126,6 +126,7 @@ void Session::refused(ErrorCode code) {
 
 void Session::send_head(api::Response response, bool last) {
     head_sent_ = true;
+    let_go_of_body();
     wire::Head head;
     head.id = id_;
     head.epoch = epoch_;

@@ -1,5 +1,6 @@
 #include "tests/unit/engine/transport/edge.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -113,6 +114,7 @@ base::Task<std::optional<base::ThreadId>> FakeApi::handle(api::Request& request,
         const auto on_gone = sink.gone().on_cancel([&] { woken.notify_all(); });
         if (request.path == "/hold") {
             sink.accepted(7);
+            kept = std::max(kept.load(), request.body.capacity());
         }
         while (!sink.gone().is_cancelled()) {
             co_await woken.wait(base::system_clock().now() + std::chrono::seconds{60});

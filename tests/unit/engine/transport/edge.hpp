@@ -68,6 +68,7 @@ public:
     std::atomic<int> handled{0};
     std::atomic<int> late{0};             ///< of those
     std::atomic<int> gone{0};             ///< of /hold, /undecided and /stream, whose client went
+    std::atomic<std::size_t> kept{0};     ///< most memory of a body of /hold once it is accepted
     std::atomic<std::size_t> written{0};  ///< bytes of /stream that write() has taken
 };
 

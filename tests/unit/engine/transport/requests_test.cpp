@@ -248,6 +248,7 @@ TEST(Transport, BodiesAreBoundedTogetherUntilTheirRunsAreStored) {
         send(id, "/hold", 600);
         EXPECT_EQ(edge.receive<wire::Accepted>().id, id) << "the one before holds no body any more";
     }
+    EXPECT_LT(engine.api.kept, 600U) << "nor its memory";
     send(4, "/undecided", 600);
     wait_until([&] { return engine.api.handled == 4; }, "its handler has it");
     send(5, "/echo", 401);

@@ -28,8 +28,8 @@ public:
     // Any OS thread.
     /// @return overloaded if the bounds are used up, cancelled if the loop has stopped
     [[nodiscard]] base::Status try_submit(TransferPtr transfer);
-    /// Closes it, if it has not ended. Nothing is posted to its shard any more, which may be
-    /// destroyed before this client.
+    /// Closes it, if it has not ended. Nothing is posted to its shard any more, which may
+    /// be destroyed before this client if all its transfers were given up.
     void abort(TransferPtr transfer);
     /// Its buffer has room again.
     void resume(TransferPtr transfer);

@@ -86,13 +86,19 @@ void RunLog::append(LoggedEvent event) {
 }
 
 bool RunLog::can_drop() const noexcept {
-    // The newest event stays whatever its size: somebody is waiting for it right now. What is said
+    // The newest event stays, whatever its size, unless the shard has no room for it: somebody is
+    // waiting for it right now. What is said
     // of the run's end is in no journal row, and small.
     return events_.size() > 1 && !events_.front().id.is_of_end();
 }
 
 bool RunLog::can_drop_newest() const noexcept {
-    return !events_.empty() && events_.front().id.attempt == 0;
+    if (events_.empty() || events_.front().id.attempt != 0) {
+        return false;
+    }
+    const auto rows = events_.front().id.rows;
+    return rows <= stored_rows_ || std::any_of(gates_.begin(), gates_.end(),
+                                               [&](const Gate& gate) { return gate.rows >= rows; });
 }
 
 void RunLog::drop_oldest() {
@@ -170,27 +176,29 @@ void LogBudget::grew(RunLog& log, std::size_t bytes) {
     logs_.insert(&log);
     bytes_ += bytes;
     while (bytes_ > bytes_max_) {
-        if (auto* largest = largest_that(&RunLog::can_drop)) {
-            const auto left = largest->bytes_ - largest->bytes_ / 4;
-            while (largest->bytes_ > left && largest->can_drop()) {
-                largest->drop_oldest();
+        RunLog* largest = nullptr;
+        RunLog* newest = nullptr;
+        for (auto* each : logs_) {
+            if (each->can_drop() && (largest == nullptr || largest->bytes_ < each->bytes_)) {
+                largest = each;
             }
-        } else if (auto* newest = largest_that(&RunLog::can_drop_newest)) {
+            if (largest == nullptr && each->can_drop_newest() &&
+                (newest == nullptr || newest->bytes_ < each->bytes_)) {
+                newest = each;
+            }
+        }
+        if (largest == nullptr) {
+            if (newest == nullptr) {
+                return;
+            }
             newest->drop_oldest();
-        } else {
-            return;
+            continue;
+        }
+        const auto left = largest->bytes_ - largest->bytes_ / 4;
+        while (largest->bytes_ > left && largest->can_drop()) {
+            largest->drop_oldest();
         }
     }
-}
-
-RunLog* LogBudget::largest_that(CanDrop can_drop) const noexcept {
-    RunLog* largest = nullptr;
-    for (auto* each : logs_) {
-        if ((each->*can_drop)() && (largest == nullptr || largest->bytes_ < each->bytes_)) {
-            largest = each;
-        }
-    }
-    return largest;
 }
 
 void LogBudget::leave(RunLog& log) {

@@ -108,7 +108,7 @@ private:
 
     [[nodiscard]] std::size_t visible() const noexcept;
     [[nodiscard]] bool can_drop() const noexcept;
-    /// The only event left is one that will be in the store.
+    /// The only event left is in the store, or will be before anybody sees it.
     [[nodiscard]] bool can_drop_newest() const noexcept;
     void drop_oldest();
     void note_dropped(const LoggedEvent& event, std::uint64_t at);
@@ -129,8 +129,8 @@ private:
 
 /// The logs of a shard's unfinished runs, bounded together: past bytes_max the largest gives up its
 /// oldest events, so that runs that say little keep what they said. The newest event of a log goes
-/// last, and only if its row has it too. O(logs) for each quarter of a log that goes. Belongs to
-/// its shard.
+/// last, and only if its row has it too. O(logs) for each quarter of a log that goes, or for each
+/// newest event. Belongs to its shard.
 class LogBudget {
 public:
     explicit LogBudget(std::size_t bytes_max) : bytes_max_{bytes_max} {}
@@ -142,11 +142,7 @@ public:
 
 private:
     friend class RunLog;
-    using CanDrop = bool (RunLog::*)() const noexcept;
-
     void grew(RunLog& log, std::size_t bytes);
-    /// @return nullptr if none can
-    [[nodiscard]] RunLog* largest_that(CanDrop can_drop) const noexcept;
     void shrank(std::size_t bytes) noexcept { bytes_ -= bytes; }
     void leave(RunLog& log);
 

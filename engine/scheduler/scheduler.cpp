@@ -121,7 +121,7 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
     // Who begins in vain sends others away who wait for the thread meanwhile.
     const bool may_begin =
         options.create && request.may_begin && !wait_for_owner && !request.from_checkpoint;
-    if (may_begin && sessions_->find_ended(request.run_id) == nullptr) {
+    if (may_begin && sessions_->find_ended(request.thread_id, request.run_id) == nullptr) {
         if (const auto begun = sessions_->begin(request.thread_id, options)) {
             auto first = co_await submit_first(*begun, request);
             if (first || (first.error().code != base::ErrorCode::conflict &&
@@ -144,7 +144,7 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
     const auto session = opened->session;
     auto known = session->find_run(request.run_id);
     if (known == nullptr) {
-        known = sessions_->find_ended(request.run_id);
+        known = sessions_->find_ended(request.thread_id, request.run_id);
     }
     if (known == nullptr && request.maybe_repeated && !opened->created) {
         auto row = co_await look_up(sessions_->context().store, *session, request.run_id);
@@ -223,8 +223,7 @@ RunHandle ShardScheduler::find_run(const base::ThreadId& thread, const base::Run
             return found;
         }
     }
-    auto ended = sessions_->find_ended(run);
-    return ended != nullptr && ended->row().thread_id == thread ? ended : nullptr;
+    return sessions_->find_ended(thread, run);
 }
 
 base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread,

@@ -2,6 +2,19 @@
 #include "engine/scheduler/thread_session.hpp"
 
 namespace heddle::scheduler {
+namespace {
+
+void recount(std::size_t& own,
+             std::size_t now,
+             std::size_t& of_shard,
+             std::atomic<std::int64_t>& of_engine) {
+    of_shard += now - own;
+    of_engine.fetch_add(static_cast<std::int64_t>(now) - static_cast<std::int64_t>(own),
+                        std::memory_order_relaxed);
+    own = now;
+}
+
+}  // namespace
 
 void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
     context_.metrics.runs_running.fetch_add(running - counted_running_, std::memory_order_relaxed);
@@ -11,24 +24,20 @@ void ThreadSession::count_runs(std::int64_t running, std::int64_t waiting) {
 }
 
 void ThreadSession::count_bytes(std::size_t bytes) {
-    context_.open_runs_bytes += bytes - runs_bytes_;
-    context_.metrics.runs_open_bytes.fetch_add(
-        static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(runs_bytes_),
-        std::memory_order_relaxed);
-    runs_bytes_ = bytes;
+    recount(runs_bytes_, bytes, context_.open_runs_bytes, context_.metrics.runs_open_bytes);
 }
 
 void ThreadSession::weigh() {
-    const auto state = position_ ? position_->state.bytes() : 0;
-    weigh_as(state + thread_.metadata.size() + thread_.interrupts.size());
+    if (is_weighed_) {
+        const auto state = position_ ? position_->state.bytes() : 0;
+        recount(bytes_, state + thread_.metadata.size() + thread_.interrupts.size(),
+                context_.threads_bytes, context_.metrics.threads_bytes);
+    }
 }
 
-void ThreadSession::weigh_as(std::size_t bytes) {
-    context_.threads_bytes += bytes - bytes_;
-    context_.metrics.threads_bytes.fetch_add(
-        static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(bytes_),
-        std::memory_order_relaxed);
-    bytes_ = bytes;
+void ThreadSession::leave_counts() {
+    recount(bytes_, 0, context_.threads_bytes, context_.metrics.threads_bytes);
+    is_weighed_ = false;
 }
 
 }  // namespace heddle::scheduler

@@ -143,17 +143,21 @@ void ThreadSession::flush() {
     write.thread_id = thread_.id;
     write.epoch = epoch_;
     if (fresh_) {
-        context_.store.create(*fresh_, std::move(write),
-                              [self = shared_from_this()](base::Result<storage::ThreadKey> key) {
-                                  auto& shard = self->context_.shard;
-                                  shard.post([self, key = std::move(key)] { self->on_made(key); });
-                              });
+        context_.store.create(
+            *fresh_, std::move(write),
+            [self = shared_from_this()](base::Result<storage::ThreadKey> key) mutable {
+                auto& shard = self->context_.shard;
+                shard.post([self = std::move(self), key = std::move(key)] { self->on_made(key); });
+            });
         return;
     }
-    context_.store.write(std::move(write), [self = shared_from_this()](base::Status written) {
-        auto& shard = self->context_.shard;
-        shard.post([self, written = std::move(written)] { self->on_flushed(written); });
-    });
+    context_.store.write(std::move(write),
+                         [self = shared_from_this()](base::Status written) mutable {
+                             auto& shard = self->context_.shard;
+                             shard.post([self = std::move(self), written = std::move(written)] {
+                                 self->on_flushed(written);
+                             });
+                         });
 }
 
 void ThreadSession::on_made(const base::Result<storage::ThreadKey>& key) {
@@ -182,8 +186,10 @@ void ThreadSession::on_flushed(const base::Status& status) {
         // doubt and came late; where the thread was there before us, whoever asked looks at once.
         const bool ours = code != base::ErrorCode::not_found && !is_refused_thread();
         const bool spared = ours && code != base::ErrorCode::stale_epoch;
-        observe::log(observe::LogLevel::warn, "scheduler", "thread {} lost: {}",
-                     thread_.id.to_string(), status.error().message);
+        // That a thread is there already is found out like this, and no news to anybody.
+        const auto level = is_refused_thread() ? observe::LogLevel::debug : observe::LogLevel::warn;
+        observe::log(level, "scheduler", "thread {} lost: {}", thread_.id.to_string(),
+                     status.error().message);
         lose(told_to_clients(status.error()), ours, spared);
     }
     for (auto& each : done) {
@@ -193,9 +199,9 @@ void ThreadSession::on_flushed(const base::Status& status) {
     weigh();
     if (!writing_) {
         idle_changed_.notify_all();
-        if (context_.threads_bytes > context_.limits.threads_bytes_max && is_idle() && !lost_) {
-            context_.evict_soon();
-        }
+    }
+    if (context_.threads_bytes > context_.limits.threads_bytes_max) {
+        context_.evict_soon();
     }
 }
 

@@ -18,6 +18,8 @@ constexpr base::Duration kLateWaitMax = std::chrono::seconds{4};
 constexpr std::size_t kRecoveringMax = 10'000;
 constexpr base::Duration kLineRecheck = std::chrono::seconds{1};
 constexpr std::size_t kEvictScan = 8;
+// Of these nobody tries to make the thread anew. Some 100 bytes each.
+constexpr std::size_t kEvictedKnownMax = 65'536;
 constexpr base::Duration kFreeEndedWait = std::chrono::seconds{1};
 constexpr std::size_t kFreeEndedAtOnce = 32;
 
@@ -26,6 +28,17 @@ base::Error without_lease() {
 }
 
 }  // namespace
+
+void ShardScheduler::Sessions::Evicted::add(const base::ThreadId& thread) {
+    if (!ids_.insert(thread).second) {
+        return;
+    }
+    by_age_.push_back(thread);
+    if (by_age_.size() > kEvictedKnownMax) {
+        ids_.erase(by_age_.front());
+        by_age_.pop_front();
+    }
+}
 
 ShardScheduler::Sessions::Sessions(base::Shard& shard,
                                    storage::Store& store,
@@ -48,7 +61,7 @@ ShardScheduler::Sessions::Sessions(base::Shard& shard,
 std::shared_ptr<ThreadSession> ShardScheduler::Sessions::begin(const base::ThreadId& thread,
                                                                OpenOptions options) {
     if (leaving_ || context_.lease.is_over() || sessions_.contains(thread) ||
-        opening_.contains(thread)) {
+        opening_.contains(thread) || evicted_.contains(thread)) {
         return nullptr;
     }
     storage::ThreadClaim fresh;
@@ -185,9 +198,11 @@ std::shared_ptr<ThreadSession> ShardScheduler::Sessions::find(const base::Thread
     return at == sessions_.end() ? nullptr : at->second.session;
 }
 
-RunHandle ShardScheduler::Sessions::find_ended(const base::RunId& run) const {
+RunHandle ShardScheduler::Sessions::find_ended(const base::ThreadId& thread,
+                                               const base::RunId& run) const {
     const auto at = ended_by_id_.find(run);
-    return at == ended_by_id_.end() ? nullptr : at->second;
+    const bool is_its = at != ended_by_id_.end() && at->second->row().thread_id == thread;
+    return is_its ? at->second : nullptr;
 }
 
 void ShardScheduler::Sessions::drop_ended(const base::RunId& run) {
@@ -332,6 +347,7 @@ void ShardScheduler::Sessions::forget(const base::ThreadId& thread, bool recover
     if (at == sessions_.end()) {
         return;
     }
+    at->second.session->leave_counts();
     std::erase_if(forgotten_, [](const auto& each) { return each.expired(); });
     const bool may_come = at->second.session->may_be_made_yet();
     if (!at->second.session->is_idle()) {
@@ -424,6 +440,7 @@ void ShardScheduler::Sessions::evict_idle() {
         }
         const auto id = by_use_.back();
         forget(id, false);
+        evicted_.add(id);
         has_evicted = true;
     }
     if (has_evicted && is_crowded()) {

@@ -25,6 +25,19 @@ struct OpenOptions {
 /// The sessions of one shard: claimed threads by id, least recently used idle ones going first, and
 /// the ended runs that late joiners may still read. Belongs to its shard.
 class ShardScheduler::Sessions {
+    /// Threads that have left the table though they are ours, the newest of them.
+    class Evicted {
+    public:
+        void add(const base::ThreadId& thread);
+        [[nodiscard]] bool contains(const base::ThreadId& thread) const {
+            return ids_.contains(thread);
+        }
+
+    private:
+        std::unordered_set<base::ThreadId> ids_;
+        std::deque<base::ThreadId> by_age_;
+    };
+
 public:
     using SessionPtr = std::shared_ptr<ThreadSession>;  // NOLINT: coroutines of the shard hold it
     struct Opened {
@@ -47,7 +60,7 @@ public:
     /// The same for a thread that must be there already.
     base::Task<base::Result<Opened>> open_existing(base::ThreadId thread);
     [[nodiscard]] SessionPtr find(const base::ThreadId& thread) const;
-    [[nodiscard]] RunHandle find_ended(const base::RunId& run) const;
+    [[nodiscard]] RunHandle find_ended(const base::ThreadId& thread, const base::RunId& run) const;
     /// Deleted runs are not to be read any more.
     void drop_ended(const base::RunId& run);
     void drop_ended_of(const std::unordered_set<base::ThreadId>& threads);
@@ -115,6 +128,7 @@ private:
     std::size_t ended_bytes_ = 0;
     bool freeing_ended_ = false;
     bool evicting_ = false;
+    Evicted evicted_;
     bool leaving_ = false;  ///< no thread is claimed any more
 };
 

@@ -57,10 +57,6 @@ ThreadSession::ThreadSession(SessionContext& context, storage::ThreadClaim fresh
     weigh();
 }
 
-ThreadSession::~ThreadSession() {
-    weigh_as(0);
-}
-
 base::Task<base::Status> ThreadSession::wait_made() {
     constexpr base::Duration kRecheck = std::chrono::seconds{1};
     const auto self = shared_from_this();

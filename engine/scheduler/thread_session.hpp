@@ -43,12 +43,12 @@ struct SessionContext {
     std::function<void(const base::ThreadId&, bool recover)> forget;
     /// The run has ended and somebody may still want to read its events.
     std::function<void(const RunHandle&)> keep_ended;
-    /// A session is idle, and all together hold more than they may.
+    /// All sessions together hold more than they may.
     std::function<void()> evict_soon;
     SparedStarts spared{};
     LogBudget logs{limits.active_logs_bytes_max};  ///< of the runs that have not ended
     std::size_t open_runs_bytes = 0;               ///< Run::row_bytes() of those
-    std::size_t threads_bytes = 0;                 ///< ThreadSession::bytes_ of all sessions
+    std::size_t threads_bytes = 0;                 ///< ThreadSession::bytes_ of those in the table
 };
 
 /// One claimed thread: its position, its queue and the only pipeline by which anything is written
@@ -65,8 +65,6 @@ public:
     ThreadSession(SessionContext& context, storage::ClaimOutcome claim);
     /// Of a thread that its first write is to make, if nobody else has made it.
     ThreadSession(SessionContext& context, storage::ThreadClaim fresh);
-    ~ThreadSession();
-
     [[nodiscard]] const storage::ThreadRow& thread() const noexcept { return thread_; }
     [[nodiscard]] bool is_lost() const noexcept { return lost_.has_value(); }
     /// The thread that it was to make is there already.
@@ -126,6 +124,9 @@ public:
     void lose(const base::Error& error, bool recover);
     /// @param spared  what was started was stopped by no fault of its own
     void lose(const base::Error& error, bool recover, bool spared);
+    /// It has left the shard's table, and whoever holds it yet may end it on another OS thread:
+    /// what it holds counts no more.
+    void leave_counts();
     /// The shard has stopped for good: lets go of those who wait for a write, who hold the session.
     void drop_waiters();
 
@@ -169,7 +170,6 @@ private:
     void count_bytes(std::size_t bytes);
     /// What the thread holds may have changed.
     void weigh();
-    void weigh_as(std::size_t bytes);
     void note_graph(const Run& run);
     void set_run_status(const Run& run,
                         storage::RunStatus status,
@@ -228,6 +228,7 @@ private:
     std::int64_t counted_waiting_ = 0;
     std::size_t runs_bytes_ = 0;  ///< the same of SessionContext::open_runs_bytes
     std::size_t bytes_ = 0;       ///< of the thread's state and its row, as text
+    bool is_weighed_ = true;
 
     bool pruning_ = false;
     base::Instant prune_again_at_{};

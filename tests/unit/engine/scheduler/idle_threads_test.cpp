@@ -30,7 +30,7 @@ protected:
         request.kwargs = encode_kwargs(request);
         return engine.on_shard<base::Result<RunHandle>>(
             thread, [request](ShardScheduler& on) -> base::Task<base::Result<RunHandle>> {
-                co_return co_await on.submit(request, true);
+                co_return co_await on.submit(request, false);
             });
     }
     static base::Result<RunOutcome> end_of(TestEngine& engine,

@@ -128,9 +128,15 @@ TEST(LogBudget, TakesTheNewestThatAreInTheStoreWhenNothingElseIsLeft) {
         log->open_gate();
         EXPECT_EQ(log->find_after({}) == nullptr, is_gone);
         EXPECT_TRUE(!is_gone || log->is_shown(log->dropped().front()));
+        log->add_gate(3);
         log->append(event({3, 0, 1}, "row"));
     }
     EXPECT_LE(budget.bytes(), bytes_of(4));
+    for (auto& log : logs) {
+        log->open_gate();
+        log->append(event({4, 0, 1}, "row"));  // as with durability "exit": no gate, no row yet
+        EXPECT_EQ(log->find_after({3, 0, 1})->data, "row");
+    }
 }
 
 TEST(LogBudget, OutlivesItsLogsOrNot) {

@@ -28,10 +28,14 @@ void ThreadSession::count_bytes(std::size_t bytes) {
 }
 
 void ThreadSession::weigh() {
-    if (is_weighed_) {
-        const auto state = position_ ? position_->state.bytes() : 0;
-        recount(bytes_, state + thread_.metadata.size() + thread_.interrupts.size(),
-                context_.threads_bytes, context_.metrics.threads_bytes);
+    if (!is_weighed_) {
+        return;
+    }
+    const auto state = position_ ? position_->state.bytes() : 0;
+    recount(bytes_, state + thread_.metadata.size() + thread_.interrupts.size(),
+            context_.threads_bytes, context_.metrics.threads_bytes);
+    if (context_.threads_bytes > context_.limits.threads_bytes_max) {
+        context_.evict_soon();
     }
 }
 

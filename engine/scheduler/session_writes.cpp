@@ -200,9 +200,6 @@ void ThreadSession::on_flushed(const base::Status& status) {
     if (!writing_) {
         idle_changed_.notify_all();
     }
-    if (context_.threads_bytes > context_.limits.threads_bytes_max) {
-        context_.evict_soon();
-    }
 }
 
 void ThreadSession::drop_waiters() {

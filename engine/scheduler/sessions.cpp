@@ -30,13 +30,9 @@ base::Error without_lease() {
 }  // namespace
 
 void ShardScheduler::Sessions::Evicted::add(const base::ThreadId& thread) {
-    if (!ids_.insert(thread).second) {
-        return;
-    }
-    by_age_.push_back(thread);
-    if (by_age_.size() > kEvictedKnownMax) {
-        ids_.erase(by_age_.front());
-        by_age_.pop_front();
+    newer_.insert(thread);
+    if (newer_.size() >= kEvictedKnownMax / 2) {
+        older_ = std::exchange(newer_, {});
     }
 }
 

@@ -25,17 +25,17 @@ struct OpenOptions {
 /// The sessions of one shard: claimed threads by id, least recently used idle ones going first, and
 /// the ended runs that late joiners may still read. Belongs to its shard.
 class ShardScheduler::Sessions {
-    /// Threads that have left the table though they are ours, the newest of them.
+    /// Threads that have left the table though they are ours: the last 32,768 of them, and more.
     class Evicted {
     public:
         void add(const base::ThreadId& thread);
         [[nodiscard]] bool contains(const base::ThreadId& thread) const {
-            return ids_.contains(thread);
+            return newer_.contains(thread) || older_.contains(thread);
         }
 
     private:
-        std::unordered_set<base::ThreadId> ids_;
-        std::deque<base::ThreadId> by_age_;
+        std::unordered_set<base::ThreadId> newer_;
+        std::unordered_set<base::ThreadId> older_;
     };
 
 public:

@@ -51,7 +51,7 @@ base::Task<> ThreadSession::execute(RunHandle run) {
         SessionHost host{*this, run};
         result = co_await graph::run_graph(*run->request_.assistant.graph, std::move(*spec),
                                            *position_, host);
-        if (lost_) {
+        if (lost_ || releasing_) {
             co_return;
         }
         if (host.has_stopped() && !run->roll_back_) {

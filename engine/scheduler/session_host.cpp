@@ -12,6 +12,10 @@ namespace {
 // Rows that may wait for a slow store before the run itself has to wait.
 constexpr std::size_t kPendingRowsMax = 64;
 
+base::Error is_handed_over() {
+    return {base::ErrorCode::unavailable, "the thread is handed over"};
+}
+
 }  // namespace
 
 bool SessionHost::wants(graph::StreamMode mode) const noexcept {
@@ -83,6 +87,9 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     if (session_.lost_) {
         co_return *session_.lost_;
     }
+    if (session_.releasing_) {  // too late: that it is begun again elsewhere is on its way to disk
+        co_return is_handed_over();
+    }
     session_.context_.metrics.supersteps_total.fetch_add(1, std::memory_order_relaxed);
     const auto seq = row.seq;
     graph::append_row_events(row.data, take_live(), events);
@@ -100,7 +107,7 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     if (hands_over) {
         hand_over_held_rows();
         stopped_ = true;
-        co_return base::Error{base::ErrorCode::unavailable, "the thread is handed over"};
+        co_return is_handed_over();
     }
     const bool must_wait = run_->request().durability == Durability::sync ||
                            session_.pending_.journal.size() >= kPendingRowsMax;
@@ -147,6 +154,9 @@ base::Task<base::Status> SessionHost::record_tool_calls(std::vector<storage::Too
     if (session_.lost_) {
         co_return *session_.lost_;
     }
+    if (session_.releasing_) {
+        co_return is_handed_over();
+    }
     // A call that is on record without its checkpoint would be found by nobody.
     hand_over_held_rows();
     for (auto& call : calls) {
@@ -161,6 +171,9 @@ base::Task<base::Status> SessionHost::prove_ownership() {
     for (int i = 0; i < kTriesMax; ++i) {
         const auto asked_at = base::system_clock().now();
         auto written = co_await session_.write_now();
+        if (session_.lost_) {  // perhaps handed over with this very write
+            co_return *session_.lost_;
+        }
         if (!written || base::system_clock().now() - asked_at < session_.context_.limits.lease) {
             co_return written;
         }

@@ -322,8 +322,16 @@ void ShardScheduler::Sessions::hand_over_all() {
 }
 
 void ShardScheduler::Sessions::hand_over_now() {
+    std::size_t cut = 0;
     for (const auto& [id, entry] : sessions_) {
-        entry.session->hand_over_now();
+        if (entry.session->hand_over_now()) {
+            ++cut;
+        }
+    }
+    if (cut > 0) {
+        observe::log(
+            observe::LogLevel::warn, "scheduler",
+            "supersteps that take too long to end here: {}; other engines begin them again", cut);
     }
 }
 

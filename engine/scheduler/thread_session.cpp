@@ -290,18 +290,20 @@ void ThreadSession::hand_over() {
     }
 }
 
-void ThreadSession::hand_over_now() {
-    if (lost_ || !handing_over_ || !queue_.executing()) {
-        return;
+bool ThreadSession::hand_over_now() {
+    if (lost_ || !handing_over_ || releasing_ || !queue_.executing()) {
+        return false;
     }
     const auto run = find_run(*queue_.executing());
-    if (!run->doomed_ && !run->roll_back_) {
+    const bool goes_on = !run->doomed_ && !run->roll_back_;
+    if (goes_on) {
         // What it has made of its superstep is lost, which is no fault of its own.
         ++run->note_.spared;
         set_run_status(*run, storage::RunStatus::pending, encode_note(run->note_),
                        run->row_.attempt);
     }
     release_thread();
+    return goes_on;
 }
 
 std::optional<base::RunId> ThreadSession::started_run() const {
@@ -312,6 +314,7 @@ std::optional<base::RunId> ThreadSession::started_run() const {
 }
 
 void ThreadSession::release_thread() {
+    releasing_ = true;
     pending_.release = true;
     write_soon([self = shared_from_this()](const base::Status& written) {
         if (written) {

@@ -116,8 +116,9 @@ public:
     /// more, and then the thread is free for the next engine, which goes on with its runs.
     void hand_over();
     /// There is no time left for the superstep: it is begun again elsewhere, which counts as no
-    /// attempt of the run.
-    void hand_over_now();
+    /// attempt of the run. Nothing to do for a thread whose superstep has ended in time.
+    /// @return whether there was such a superstep
+    bool hand_over_now();
     /// The run that was started here and executes, if there is one.
     [[nodiscard]] std::optional<base::RunId> started_run() const;
     /// Writes nothing from now on and fails what waits. @param recover  see SessionContext::forget
@@ -222,6 +223,7 @@ private:
     std::int64_t newest_created_us_ = 0;               ///< of those
     std::optional<base::Error> lost_;
     bool handing_over_ = false;
+    bool releasing_ = false;  ///< nothing executes here any more
     std::uint64_t settled_runs_ = 0;
     base::Signal idle_changed_;
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges

@@ -116,6 +116,14 @@ protected:
         }
         return gate_.arrived() >= executions;
     }
+    // Until the engine has no thread any more.
+    [[nodiscard]] static bool wait_gone(const TestEngine& engine) {
+        const auto until = soon();
+        while (engine.metrics().threads_owned.load() > 0 && base::system_clock().now() < until) {
+            std::this_thread::yield();
+        }
+        return engine.metrics().threads_owned.load() == 0;
+    }
     base::Status cancel(TestEngine& engine, base::RunId run, bool roll_back) const {
         return engine.on_shard<base::Status>(
             thread_,
@@ -138,7 +146,7 @@ protected:
     }
 
     Gate gate_;
-    Catalog catalog_{{make_echo_graph(), make_gated_graph(gate_)}};
+    Catalog catalog_{{make_echo_graph(), make_gated_graph(gate_), make_two_step_graph(gate_)}};
     observe::Metrics store_metrics_;
     storage::MemoryDatabase database_;  ///< the engines' common disk
     base::ThreadId thread_{base::make_uuid_v7()};
@@ -370,11 +378,7 @@ TEST_F(Sessions, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
             on.hand_over_now();
             co_return true;
         });
-        const auto until = soon();
-        while (left.back()->metrics().threads_owned.load() > 0) {
-            ASSERT_LT(base::system_clock().now(), until);
-            std::this_thread::yield();
-        }
+        ASSERT_TRUE(wait_gone(*left.back()));
         left.back()->kill();
     }
     const auto heir = make_engine();
@@ -387,6 +391,44 @@ TEST_F(Sessions, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
     EXPECT_EQ(outcome->status, storage::RunStatus::success);
     EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(kDepartures) + 1);
     EXPECT_EQ(contents(*heir), (std::vector<std::string>{"long", "echo long"}));
+}
+
+TEST_F(Sessions, ASuperstepThatEndsWhileTheEngineLeavesCountsAsNoAttempt) {
+    // At every turn of the loop from before the superstep's end to after its row is written.
+    constexpr int kTurnsMax = 12;
+    std::size_t begun_again = 0;
+    for (int turns = 0; turns < kTurnsMax; ++turns) {
+        thread_ = base::ThreadId{base::make_uuid_v7()};
+        gate_.close();
+        const auto arrived = gate_.arrived();
+        const auto leaving = make_engine();
+        auto wanted = request("two_steps", "go");
+        ASSERT_TRUE(accept(*leaving, wanted));
+        ASSERT_TRUE(wait_arrived(arrived + 1));
+        (void)leaving->on_shard<bool>(
+            thread_, [this, turns](ShardScheduler& on) -> base::Task<bool> {
+                on.hand_over_all();
+                gate_.open();
+                for (int i = 0; i < turns; ++i) {
+                    co_await base::from_callback<bool>([](auto done) { done(true); });
+                }
+                on.hand_over_now();
+                co_return true;
+            });
+        ASSERT_TRUE(wait_gone(*leaving));
+        leaving->kill();
+
+        const auto heir = make_engine();
+        wanted.maybe_repeated = true;
+        const auto outcome = run(*heir, wanted);
+        ASSERT_TRUE(outcome);
+        const auto again = gate_.arrived() - arrived - 1;
+        EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(1 + again)) << turns;
+        EXPECT_EQ(contents(*heir), (std::vector<std::string>{"go", "echo go", "echo echo go"}));
+        begun_again += again;
+    }
+    EXPECT_GT(begun_again, 0U) << "no turn was before the superstep's end";
+    EXPECT_LT(begun_again, std::size_t{kTurnsMax}) << "none was after it";
 }
 
 TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {

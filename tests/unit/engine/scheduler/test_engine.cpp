@@ -27,8 +27,8 @@ private:
     Gate& gate_;
 };
 
-std::shared_ptr<const graph::Graph> make_graph(const std::string& name,
-                                               std::shared_ptr<const graph::Node> body) {
+std::shared_ptr<graph::Graph> make_graph(const std::string& name,
+                                         std::shared_ptr<const graph::Node> body) {
     auto graph = std::make_shared<graph::Graph>();
     graph->name = name;
     graph->channels = std::make_shared<const graph::Channels>(
@@ -97,6 +97,18 @@ std::shared_ptr<const graph::Graph> make_echo_graph() {
 
 std::shared_ptr<const graph::Graph> make_gated_graph(Gate& gate) {
     return make_graph("gated", std::make_shared<const GatedNode>(gate));
+}
+
+std::shared_ptr<const graph::Graph> make_two_step_graph(Gate& gate) {
+    auto graph = make_graph("two_steps", std::make_shared<const GatedNode>(gate));
+    graph::NodeSpec node;
+    node.name = "again";
+    node.kind = "native";
+    node.body = std::make_shared<const EchoNode>();
+    graph->nodes.push_back(std::move(node));
+    graph->edges.back().to = "again";
+    graph->edges.push_back({"again", std::string{graph::kEnd}, nullptr});
+    return graph;
 }
 
 TestEngine::TestEngine(std::unique_ptr<storage::Store> store,

@@ -40,6 +40,8 @@ private:
 /// "echo": answers the last message. "gated": the same, behind a gate.
 std::shared_ptr<const graph::Graph> make_echo_graph();
 std::shared_ptr<const graph::Graph> make_gated_graph(Gate& gate);
+/// "two_steps": both of them after one another.
+std::shared_ptr<const graph::Graph> make_two_step_graph(Gate& gate);
 
 /// An engine without its edge: shards, a store of its own over a shared database, a scheduler.
 class TestEngine {

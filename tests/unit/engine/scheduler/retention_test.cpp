@@ -6,11 +6,9 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/scheduler/run_kwargs.hpp"
 #include "engine/scheduler/sweeper.hpp"
 #include "engine/storage/checks.hpp"
-#include "engine/storage/memory/memory_store.hpp"
-#include "tests/unit/engine/scheduler/test_engine.hpp"
+#include "tests/unit/engine/scheduler/scheduler_fixture.hpp"
 
 /// What goes when its time is over, and that nothing else does (ADR 0008).
 namespace heddle::scheduler::test {
@@ -20,45 +18,11 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using storage::TtlStrategy;
 
-void wait_until(const std::function<bool()>& condition, const char* what) {
-    const auto deadline = base::system_clock().now() + seconds{20};
-    while (!condition()) {
-        ASSERT_LT(base::system_clock().now(), deadline) << what;
-        std::this_thread::yield();
-    }
-}
-
-class Retention : public testing::Test {
+class Retention : public SchedulerTest {
 protected:
     [[nodiscard]] std::unique_ptr<TestEngine> make_engine() {
-        return std::make_unique<TestEngine>(
-            storage::make_memory_store(database_, {}, store_metrics_), catalog_, OwnershipLimits{},
-            limits_);
-    }
-    [[nodiscard]] RunRequest request(const std::string& graph, const std::string& text) const {
-        RunRequest request;
-        request.thread_id = thread_;
-        request.run_id = base::RunId{base::make_uuid_v7()};
-        request.assistant = *catalog_.find(graph);
-        request.create_thread = true;
-        request.input = base::Json{{"messages", {{{"role", "user"}, {"content", text}}}}};
-        request.request_hash = text.substr(0, storage::kRequestHashBytesMax);
-        request.stream_modes = {graph::StreamMode::updates};
-        request.kwargs = encode_kwargs(request);
-        return request;
-    }
-    static base::Result<RunOutcome> run(TestEngine& engine, RunRequest request) {
-        const auto thread = request.thread_id;
-        return engine.on_shard<base::Result<RunOutcome>>(
-            thread, [request](ShardScheduler& on) -> base::Task<base::Result<RunOutcome>> {
-                auto run = co_await on.submit(request, true);
-                if (!run) {
-                    co_return std::move(run).error();
-                }
-                auto outcome =
-                    co_await (*run)->wait_finished(base::system_clock().now() + seconds{20});
-                co_return outcome;
-            });
+        return std::make_unique<TestEngine>(storage::make_memory_store(still_, {}, store_metrics_),
+                                            catalog_, OwnershipLimits{}, limits_);
     }
     [[nodiscard]] base::Result<storage::ThreadRow> thread(TestEngine& engine) const {
         return engine.on_shard<base::Result<storage::ThreadRow>>(
@@ -69,16 +33,6 @@ protected:
                         engine.scheduler().store().load_thread(id, std::move(done));
                     });
             });
-    }
-    [[nodiscard]] std::vector<StateAt> history(TestEngine& engine) const {
-        auto loaded = engine.on_shard<base::Result<std::vector<StateAt>>>(
-            thread_,
-            [id = thread_](ShardScheduler& on) -> base::Task<base::Result<std::vector<StateAt>>> {
-                auto states = co_await on.load_history(id, std::nullopt, 1000);
-                co_return states;
-            });
-        EXPECT_TRUE(loaded) << loaded.error().message;
-        return loaded ? std::move(*loaded) : std::vector<StateAt>{};
     }
     // What the sweep does to the thread when its time is over.
     std::size_t expire(TestEngine& engine) const {
@@ -114,13 +68,9 @@ protected:
         std::atomic<std::int64_t> us_{1'700'000'000'000'000};
     };
 
-    Gate gate_;
-    Catalog catalog_{{make_echo_graph(), make_gated_graph(gate_)}};
-    observe::Metrics store_metrics_;
     StillClock clock_;
-    storage::MemoryDatabase database_{clock_};
+    storage::MemoryDatabase still_{clock_};  ///< the engines' common disk
     SchedulerLimits limits_;
-    base::ThreadId thread_{base::make_uuid_v7()};
 };
 
 constexpr storage::ThreadTtl kDelete{TtlStrategy::delete_thread, std::chrono::hours{1}};
@@ -138,8 +88,9 @@ TEST_F(Retention, TheSweepDeletesWhatHasExpired) {
     clock_.advance(kDelete.after - seconds{1});
     ASSERT_TRUE(thread(*engine)) << "not yet";
     clock_.advance(seconds{2});
-    wait_until([&] { return !thread(*engine).has_value(); }, "the thread goes");
-    wait_until([&] { return engine->metrics().threads_expired_total.load() == 1; }, "counted");
+    ASSERT_TRUE(comes_true([&] { return !thread(*engine).has_value(); })) << "the thread goes";
+    ASSERT_TRUE(comes_true([&] { return engine->metrics().threads_expired_total.load() == 1; }))
+        << "counted";
     sweeper.stop();
     const auto again = run(*engine, request("echo", "anew"));
     ASSERT_TRUE(again) << "it begins anew: " << again.error().message;
@@ -158,7 +109,7 @@ TEST_F(Retention, AThreadThatRunsIsLeftAlone) {
             }
             co_return co_await (*run)->wait_finished(base::system_clock().now() + seconds{20});
         });
-    wait_until([&] { return gate_.arrived() == 1; }, "it executes");
+    ASSERT_TRUE(comes_true([&] { return gate_.arrived() == 1; })) << "it executes";
     let_expire(kDelete);
     EXPECT_EQ(expire(*engine), 0U);
     // Also if the store said otherwise a moment ago, when nothing ran yet.
@@ -265,12 +216,10 @@ TEST_F(Retention, EveryKeptCheckpointIsAsItWasBefore) {
     }
     const auto values = base::Json::parse(history(*engine).front().values);
     EXPECT_EQ(values.at("messages").size(), 120U) << "nothing of the state is lost";
-    wait_until(
-        [&] {
-            (void)run(*engine, request("echo", "more"));
-            return history(*engine).size() < kept + std::max<std::size_t>(kept, 16) + 6;
-        },
-        "old checkpoints go");
+    ASSERT_TRUE(comes_true([&] {
+        (void)run(*engine, request("echo", "more"));
+        return history(*engine).size() < kept + std::max<std::size_t>(kept, 16) + 6;
+    })) << "old checkpoints go";
 }
 
 TEST_F(Retention, WhatIsYoungerThanAKeysTimeIsNotPruned) {

@@ -91,6 +91,14 @@ storage::StoreLimits short_lease() {
     return limits;
 }
 
+OwnershipLimits quick_ownership() {
+    OwnershipLimits limits;
+    limits.lease = short_lease().lease;
+    limits.heartbeat_every = std::chrono::milliseconds{50};
+    limits.recovery_every = std::chrono::milliseconds{50};
+    return limits;
+}
+
 std::shared_ptr<const graph::Graph> make_echo_graph() {
     return make_graph("echo", std::make_shared<const EchoNode>());
 }

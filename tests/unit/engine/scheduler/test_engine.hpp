@@ -18,6 +18,7 @@ namespace heddle::scheduler::test {
 [[nodiscard]] base::Instant soon();
 /// So that a dead engine's threads are free within the test.
 [[nodiscard]] storage::StoreLimits short_lease();
+[[nodiscard]] OwnershipLimits quick_ownership();
 
 /// Node executions that arrive here wait until the test lets them go. Any OS thread.
 class Gate {

@@ -2,8 +2,7 @@
 
 #include "engine/scheduler/resume.hpp"
 #include "engine/scheduler/run_kwargs.hpp"
-#include "engine/storage/memory/memory_store.hpp"
-#include "tests/unit/engine/scheduler/test_engine.hpp"
+#include "tests/unit/engine/scheduler/scheduler_fixture.hpp"
 
 /// What a session does for a task that records calls and asks questions: on disk before the call,
 /// found by whoever goes on, gone with the superstep.
@@ -92,21 +91,18 @@ std::shared_ptr<const graph::Graph> make_calling_graph(std::shared_ptr<const gra
     return graph;
 }
 
-class ToolLedger : public testing::TestWithParam<Durability> {
+class ToolLedger : public SchedulerTest, public testing::WithParamInterface<Durability> {
 protected:
     [[nodiscard]] std::unique_ptr<TestEngine> make_engine() {
-        OwnershipLimits limits;
-        limits.lease = short_lease().lease;
-        limits.heartbeat_every = std::chrono::milliseconds{50};
-        limits.recovery_every = std::chrono::milliseconds{50};
         return std::make_unique<TestEngine>(
-            storage::make_memory_store(database_, short_lease(), store_metrics_), catalog_, limits);
+            storage::make_memory_store(database_, short_lease(), store_metrics_), calling_,
+            quick_ownership());
     }
     [[nodiscard]] RunRequest request(std::optional<Json> resume = std::nullopt) const {
         RunRequest request;
         request.thread_id = thread_;
         request.run_id = base::RunId{base::make_uuid_v7()};
-        request.assistant = *catalog_.find("calling");
+        request.assistant = *calling_.find("calling");
         request.create_thread = true;
         request.durability = GetParam();
         request.stream_modes = {graph::StreamMode::updates};
@@ -118,38 +114,8 @@ protected:
         request.kwargs = encode_kwargs(request);
         return request;
     }
-    base::Result<RunHandle> submit(TestEngine& engine, RunRequest request) const {
-        return engine.on_shard<base::Result<RunHandle>>(
-            thread_, [request](ShardScheduler& on) -> base::Task<base::Result<RunHandle>> {
-                auto run = co_await on.submit(request, true);
-                co_return run;
-            });
-    }
-    base::Result<RunOutcome> wait_for_end(TestEngine& engine, RunHandle handle) const {
-        return engine.on_shard<base::Result<RunOutcome>>(
-            thread_, [handle](ShardScheduler&) -> base::Task<base::Result<RunOutcome>> {
-                auto outcome = co_await handle->wait_finished(soon());
-                co_return outcome;
-            });
-    }
-    base::Result<RunOutcome> run(TestEngine& engine, RunRequest request) const {
-        auto handle = submit(engine, std::move(request));
-        return handle ? wait_for_end(engine, *handle)
-                      : base::Result<RunOutcome>{std::move(handle).error()};
-    }
-    base::Status cancel(TestEngine& engine, base::RunId run, bool roll_back) const {
-        return engine.on_shard<base::Status>(
-            thread_,
-            [thread = thread_, run, roll_back](ShardScheduler& on) -> base::Task<base::Status> {
-                auto status = co_await on.cancel_run(thread, run, roll_back);
-                co_return status;
-            });
-    }
     void wait_at_gate(std::size_t count) const {
-        const auto until = soon();
-        while (gate_.arrived() < count && base::system_clock().now() < until) {
-            std::this_thread::yield();
-        }
+        ASSERT_TRUE(wait_arrived(count));
         ASSERT_EQ(gate_.arrived(), count);
     }
     [[nodiscard]] storage::RunRow wait_until_final(const base::RunId& run) {
@@ -180,28 +146,13 @@ protected:
         }
         return shown;
     }
-    [[nodiscard]] std::vector<StateAt> history(TestEngine& engine) const {
-        auto loaded = engine.on_shard<base::Result<std::vector<StateAt>>>(
-            thread_,
-            [thread =
-                 thread_](ShardScheduler& on) -> base::Task<base::Result<std::vector<StateAt>>> {
-                auto states = co_await on.load_history(thread, std::nullopt, 1000);
-                co_return states;
-            });
-        EXPECT_TRUE(loaded);
-        return loaded ? std::move(*loaded) : std::vector<StateAt>{};
-    }
     [[nodiscard]] std::string last_message(TestEngine& engine) const {
         const auto values = Json::parse(history(engine).front().values);
         return values.at("messages").back().at("content");
     }
     // An answer goes to disk soon, not before the call that brought it returns.
     void wait_for_record(const std::string& wanted) {
-        const auto until = soon();
-        while (on_record() != wanted && base::system_clock().now() < until) {
-            std::this_thread::yield();
-        }
-        EXPECT_EQ(on_record(), wanted);
+        EXPECT_TRUE(comes_true([&] { return on_record() == wanted; })) << on_record();
     }
     // A run whose engine died at its call, taken over by another, which asks.
     std::unique_ptr<TestEngine> die_and_ask() {
@@ -220,16 +171,12 @@ protected:
         return heir;
     }
 
-    Gate gate_;
     Gate answered_;  ///< behind which a run waits that was given an answer
     std::shared_ptr<const CallingNode> node_ =
         std::make_shared<const CallingNode>(gate_, answered_);
-    Catalog catalog_{{make_calling_graph(node_)}};
-    observe::Metrics store_metrics_;
-    storage::MemoryDatabase database_;  ///< the engines' common disk
+    Catalog calling_{{make_calling_graph(node_)}};
     std::unique_ptr<storage::Store> store_ =
         storage::make_memory_store(database_, short_lease(), store_metrics_);  ///< looks at it
-    base::ThreadId thread_{base::make_uuid_v7()};
 };
 
 TEST_P(ToolLedger, CallsAreOnDiskWithTheirCheckpointUntilTheirStepIs) {
@@ -355,10 +302,7 @@ TEST_P(ToolLedger, ARolledBackAnswerLeavesTheQuestionOpen) {
     const auto head = thread_row().head;
     const auto handle = submit(*heir, request(Json("by hand")));
     ASSERT_TRUE(handle);
-    const auto until = soon();
-    while (answered_.arrived() == 0 && base::system_clock().now() < until) {
-        std::this_thread::yield();
-    }
+    ASSERT_TRUE(comes_true([&] { return answered_.arrived() > 0; }));
     ASSERT_TRUE(cancel(*heir, (*handle)->row().id, true));
     answered_.open();
     EXPECT_EQ(wait_for_end(*heir, *handle)->status, RunStatus::interrupted);

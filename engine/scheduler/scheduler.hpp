@@ -21,7 +21,8 @@ struct SchedulerLimits {
     /// What they hold as text, with those that have runs; past it idle ones go. Per shard.
     std::size_t threads_bytes_max = 256U << 20U;
     std::size_t waiting_runs_max = 1024;  ///< per thread
-    /// Text of the rows of all runs that have not ended, per shard; past it overloaded.
+    /// Text of the rows of all runs that have not ended, per shard; past it (see base::has_room)
+    /// overloaded.
     std::size_t open_runs_bytes_max = 256U << 20U;
     std::size_t run_log_bytes_max = 8U << 20U;        ///< events of one run in memory
     std::size_t active_logs_bytes_max = 256U << 20U;  ///< of all that have not ended, per shard

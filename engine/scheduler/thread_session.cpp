@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/base/room.hpp"
 #include "engine/observe/log.hpp"
 #include "engine/scheduler/history.hpp"
 #include "engine/scheduler/resume.hpp"
@@ -163,9 +164,8 @@ base::Result<RunHandle> ThreadSession::submit(RunRequest request) {
     newest_created_us_ = std::max(base::unix_microseconds(), newest_created_us_ + 1);
     auto run = std::make_shared<Run>(std::move(request), newest_created_us_,
                                      context_.limits.run_log_bytes_max, &context_.logs);
-    // One alone is taken, however large it is.
-    if (context_.open_runs_bytes > 0 &&
-        context_.open_runs_bytes + run->row_bytes() > context_.limits.open_runs_bytes_max) {
+    if (!base::has_room(run->row_bytes(), context_.open_runs_bytes,
+                        context_.limits.open_runs_bytes_max)) {
         return base::Error{base::ErrorCode::overloaded,
                            "the runs that have not ended hold as much memory as they may"};
     }

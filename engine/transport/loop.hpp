@@ -86,7 +86,9 @@ private:
                   const base::ThreadId& shard_key);
     void answer(Peer& peer, wire::RequestId id, api::Response response);
     void refuse(Peer& peer, wire::RequestId id, base::ErrorCode code);
-    [[nodiscard]] bool has_room_for(std::size_t body_bytes) const noexcept;
+    /// @param of_it_held  what bodies_bytes has of this body already
+    [[nodiscard]] bool has_room_for(std::size_t body_bytes,
+                                    std::size_t of_it_held = 0) const noexcept;
     Open& open(Peer& peer, wire::RequestId id);
     void close(std::uint64_t serial);
     void let_go(Peer& peer);

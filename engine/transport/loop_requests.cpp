@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/base/room.hpp"
 #include "engine/observe/log.hpp"
 #include "engine/transport/from_edge.hpp"
 #include "engine/transport/loop.hpp"
@@ -149,7 +150,7 @@ void Loop::on(Peer& peer, wire::Body body) {
         }
         return;
     }
-    if (!has_room_for(body.bytes.size())) {
+    if (!has_room_for(text.size() + body.bytes.size(), text.size())) {
         refuse(peer, body.id, ErrorCode::overloaded);
         close(serial);
         return;
@@ -255,9 +256,9 @@ void Loop::refuse(Peer& peer, wire::RequestId id, ErrorCode code) {
     reply(peer, wire::Refused{id, std::string{base::error_traits(code).wire_name}});
 }
 
-bool Loop::has_room_for(std::size_t body_bytes) const noexcept {
-    const auto held = bodies_bytes.load(std::memory_order_relaxed);
-    return body_bytes == 0 || held + body_bytes <= options_.bodies_bytes_max;
+bool Loop::has_room_for(std::size_t body_bytes, std::size_t of_it_held) const noexcept {
+    const auto of_others = bodies_bytes.load(std::memory_order_relaxed) - of_it_held;
+    return base::has_room(body_bytes, of_others, options_.bodies_bytes_max);
 }
 
 Loop::Open& Loop::open(Peer& peer, wire::RequestId id) {

@@ -19,7 +19,7 @@ struct TransportOptions {
     std::size_t open_requests_max = 20'000;
     std::size_t request_body_bytes_max = 32U << 20U;  ///< of one request; past it 413
     /// Of all requests together that are incomplete, or answered with neither a frame nor a run
-    /// that is stored; past it `overloaded`.
+    /// that is stored; past it (see base::has_room) `overloaded`.
     std::size_t bodies_bytes_max = 512U << 20U;
     std::size_t outbox_frames_max = 65'536;
     std::size_t peers_max = 1024;

@@ -196,6 +196,39 @@ TEST_F(PostgresFailures, AStoppedServerIsGivenUpAtTheDeadline) {
     EXPECT_EQ(engine->thread(claimed.thread.id)->head, again.thread.head + 1);
 }
 
+// Another attempt would take as long, and it all would be tried for ever.
+TEST_F(PostgresFailures, AWriteThatNeedsLongerThanItMayIsGivenUp) {
+    limits_.wait_max = milliseconds{3000};
+    auto engine = open_engine();
+    const auto claimed = engine->claim(new_thread_id());
+    const auto other = engine->claim(new_thread_id());
+    cluster_.run_sql(database(),
+                     "CREATE FUNCTION heddle.dawdle() RETURNS trigger LANGUAGE plpgsql AS "
+                     "'BEGIN PERFORM pg_sleep(CASE NEW.thread_key WHEN " +
+                         std::to_string(claimed.thread.key) +
+                         " THEN 30 ELSE 2.5 END); RETURN NEW; END'; "
+                         "CREATE TRIGGER dawdle BEFORE INSERT ON heddle.journal FOR EACH ROW "
+                         "EXECUTE FUNCTION heddle.dawdle()");
+    auto first = make_write(other);
+    first.journal = {make_row(0)};
+    std::thread in_time{[&] { EXPECT_TRUE(engine->write(std::move(first))); }};
+    const auto until = steady_clock::now() + std::chrono::seconds{20};
+    while (cluster_.run_sql(database(),
+                            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
+                            "AND datname = current_database()") == "0" &&
+           steady_clock::now() < until) {
+    }
+    auto write = make_write(claimed);  // its turn comes when most of its time is over
+    write.journal = {make_row(0)};
+    EXPECT_EQ(code_of(engine->write(write)), ErrorCode::timeout);
+    in_time.join();
+    EXPECT_TRUE(engine->write(make_write(other))) << "others' go on";
+    cluster_.run_sql(database(), "DROP TRIGGER dawdle ON heddle.journal");
+    EXPECT_EQ(engine->thread(claimed.thread.id)->head, storage::kNoSeq) << "nothing was done";
+    EXPECT_TRUE(engine->write(write));
+    EXPECT_EQ(engine->chain(claimed.thread.id)->size(), 1U);
+}
+
 TEST_F(PostgresFailures, EnginesThatStartTogetherMigrateOnce) {
     std::vector<std::thread> os_threads;
     std::atomic<int> opened{0};

@@ -468,6 +468,11 @@ void Writer::settle(Writes writes, base::Instant deadline, Execute execute) {
                            execute)) {
             return;
         }
+        // Nothing was done. What takes longer than it may would take as long again.
+        if (base::system_clock().now() >= deadline) {
+            set_all(writes, error_of(Fate::timeout));
+            return;
+        }
     }
 }
 

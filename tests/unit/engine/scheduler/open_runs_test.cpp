@@ -56,5 +56,18 @@ TEST_F(OpenRuns, AreBoundedByWhatTheyHoldTogether) {
     EXPECT_TRUE(wait_for_end(*engine, *third));
 }
 
+TEST_F(OpenRuns, LargeOnesLeaveRoomForSmallOnes) {
+    SchedulerLimits limits;
+    limits.open_runs_bytes_max = 16'384;
+    const auto engine = make_engine(limits);
+    std::size_t taken = 0;
+    for (int i = 0; i < 10; ++i) {
+        taken += submit(*engine, request(std::string(1500, 'x'))) ? 1U : 0U;
+    }
+    EXPECT_EQ(taken, 2U);
+    EXPECT_TRUE(submit(*engine, request("small"))) << "in a line of ten large ones";
+    gate_.open();
+}
+
 }  // namespace
 }  // namespace heddle::scheduler::test

@@ -1,7 +1,7 @@
 include_guard(GLOBAL)
 # heddle_add_pytest(<label> FILE test_x.py [TIMEOUT 300]): one pytest file is one CTest test, named
-# <label>/x. It runs alone, because such a test has processors and latencies to itself, and against
-# the binaries of this build folder.
+# <label>/x, against the binaries of this build folder. Each has servers, ports and a database of its
+# own and waits more than it computes, so two may run side by side (ctest -j 2).
 function(heddle_add_pytest label)
     cmake_parse_arguments(ARG "" "FILE;TIMEOUT" "" ${ARGN})
     if(NOT ARG_TIMEOUT)
@@ -19,7 +19,7 @@ function(heddle_add_pytest label)
         COMMAND /usr/bin/python3 -B -m pytest -q -rA -p no:cacheprovider --tb=short
                 "${CMAKE_CURRENT_SOURCE_DIR}/${ARG_FILE}")
     set_tests_properties("${label}/${stem}" PROPERTIES
-        LABELS "${label}" TIMEOUT "${ARG_TIMEOUT}" RUN_SERIAL TRUE
+        LABELS "${label}" TIMEOUT "${ARG_TIMEOUT}"
         ENVIRONMENT "${environment}")
 endfunction()
 

@@ -107,17 +107,20 @@ run_suite() {
         build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
     conformance | sim)
         build release "$1" && run_ctest "$1" release -L "^$1\$" -j 2 ;;
-    integration | scenarios | chaos | compat)
+    integration)
         build release "$1" || return 0
-        [ "$1" != integration ] || build_ahead
-        run_ctest "$1" release -L "^$1\$" ;;
+        build_ahead
+        run_ctest "$1" release -L "^$1\$" -j 2 ;;
+    scenarios | chaos | compat)
+        build release "$1" && run_ctest "$1" release -L "^$1\$" ;;
     asan)
         build asan asan $asan_targets || return 0
         export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
         export UBSAN_OPTIONS=print_stacktrace=1
         run_ctest asan-unit asan -L '^unit$' -j 2
         run_ctest asan-conformance asan -L '^conformance$' -R 'memory|sqlite|postgres$' -j 2
-        run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams|edge_frames'
+        run_ctest asan-integration asan -L '^integration$' -R 'smoke|bad_input|limits|streams|edge_frames' \
+            -j 2
         unset ASAN_OPTIONS UBSAN_OPTIONS ;;
     tsan)
         build tsan tsan $tsan_targets || return 0

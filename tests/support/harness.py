@@ -275,7 +275,7 @@ class Edge:
         wait_until(self._serves, f"{self.name} serves", START_SECONDS, self.nginx)
 
     def _serves(self):
-        if self.nginx.pid is None or not self.worker_pids():
+        if self.nginx.pid is None or len(self.worker_pids()) < self.cluster.workers:
             return False
         with contextlib.closing(socket.socket()) as probe:
             probe.settimeout(1)
@@ -301,11 +301,11 @@ class Edge:
             assert self.nginx.stop(), f"{self.name} had to be killed"
 
     def reload(self):
-        """SIGHUP, and waits until there is a worker that was not there before."""
+        """SIGHUP, and waits until all workers are there that were not before."""
         old = set(self.worker_pids())
         self.nginx.identity.send(signal.SIGHUP)
-        wait_until(lambda: set(self.worker_pids()) - old, "a new worker after a reload",
-                   START_SECONDS, self.nginx)
+        wait_until(lambda: len(set(self.worker_pids()) - old) >= self.cluster.workers,
+                   "the new workers after a reload", START_SECONDS, self.nginx)
 
     def worker_pids(self):
         return self.nginx.workers()

@@ -117,6 +117,9 @@ public:
     [[nodiscard]] bool is_finished() const noexcept {
         return outcome_.has_value() || failure_.has_value();
     }
+    /// It was rolled back: nobody finds it but who asks for it again with the same id, which must
+    /// not make it anew.
+    [[nodiscard]] bool is_taken_back() const noexcept { return taken_back_; }
     /// Why this engine lost it, perhaps after it was accepted; nothing while it has not.
     [[nodiscard]] const std::optional<base::Error>& failure() const noexcept { return failure_; }
 
@@ -140,7 +143,8 @@ private:
     bool accepted_ = false;
     bool read_back_ = false;
     bool is_set_aside_ = false;
-    bool roll_back_ = false;                   ///< when it stops, it is taken back
+    bool roll_back_ = false;  ///< when it stops, it is taken back
+    bool taken_back_ = false;
     storage::Seq base_seq_ = storage::kNoSeq;  ///< newest row before its own, unless resumed_
     RunNote note_;                             ///< until it ends
     /// Its turn is its end: it cannot be executed (again), or was to stop when its engine died.

@@ -142,10 +142,11 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         request.maybe_repeated = true;  // its edge may have given it to others meanwhile
     }
     const auto session = opened->session;
-    auto known = session->find_run(request.run_id);
-    if (known == nullptr) {
-        known = sessions_->find_ended(request.thread_id, request.run_id);
-    }
+    const auto find_here = [&] {
+        auto found = session->find_run(request.run_id);
+        return found != nullptr ? found : sessions_->find_ended(request.thread_id, request.run_id);
+    };
+    auto known = find_here();
     if (known == nullptr && request.maybe_repeated && !opened->created) {
         auto row = co_await look_up(sessions_->context().store, *session, request.run_id);
         if (row && storage::is_final(row->status)) {
@@ -157,7 +158,7 @@ base::Task<base::Result<RunHandle>> ShardScheduler::submit(RunRequest request,
         if (!row && row.error().code != base::ErrorCode::not_found) {
             co_return std::move(row).error();
         }
-        known = find_run(request.thread_id, request.run_id);
+        known = find_here();
     }
     if (known != nullptr) {
         if (known->row().request_hash != request.request_hash) {
@@ -223,7 +224,8 @@ RunHandle ShardScheduler::find_run(const base::ThreadId& thread, const base::Run
             return found;
         }
     }
-    return sessions_->find_ended(thread, run);
+    auto ended = sessions_->find_ended(thread, run);
+    return ended != nullptr && ended->is_taken_back() ? nullptr : ended;
 }
 
 base::Task<base::Status> ShardScheduler::cancel_run(base::ThreadId thread,

@@ -469,7 +469,9 @@ void ThreadSession::vanish(const RunHandle& run) {
     RunOutcome outcome;
     outcome.status = storage::RunStatus::interrupted;
     outcome.error = {base::ErrorCode::cancelled, "the run was rolled back"};
+    run->taken_back_ = true;
     run->finish(std::move(outcome));
+    context_.keep_ended(run);
     idle_changed_.notify_all();
 }
 

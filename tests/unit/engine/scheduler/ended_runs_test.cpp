@@ -48,5 +48,32 @@ TEST_F(EndedRuns, GoWhenTheyWeighTooMuchTogether) {
     (void)second;
 }
 
+TEST_F(EndedRuns, OneThatWasRolledBackIsNotMadeAnewForWhoAsksAgain) {
+    const auto engine = make_engine({});
+    auto first = request("gated", "first");
+    first.strategy = MultitaskStrategy::rollback;
+    const auto handle = accept(*engine, first);
+    ASSERT_TRUE(handle);
+    ASSERT_TRUE(wait_arrived(1));
+    auto newer = request("echo", "newer");
+    newer.strategy = MultitaskStrategy::rollback;
+    ASSERT_TRUE(accept(*engine, newer));
+    gate_.open();
+    const auto told = wait_for_end(*engine, *handle);
+    ASSERT_TRUE(told);
+    EXPECT_EQ(told->error.code, base::ErrorCode::cancelled);
+
+    first.maybe_repeated = true;
+    const auto again = SchedulerTest::run(*engine, first);
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->status, told->status);
+    EXPECT_EQ(again->error.message, told->error.message);
+    EXPECT_EQ(gate_.arrived(), 1U);
+    ASSERT_TRUE(SchedulerTest::run(*engine, newer)) << "it has taken nothing back";
+    EXPECT_EQ(contents(*engine), (std::vector<std::string>{"newer", "echo newer"}));
+    EXPECT_EQ(runs(*engine).size(), 1U);
+    EXPECT_FALSE(is_kept(*engine, first.run_id)) << "to everybody else it is not there";
+}
+
 }  // namespace
 }  // namespace heddle::scheduler::test

@@ -45,6 +45,7 @@ Writer::Writer(std::unique_ptr<Connection> connection,
       connection_{std::move(connection)},
       turn_{std::move(turn)},
       tables_{*connection_, clock, limits.lease},
+      clock_{clock},
       queue_{limits},
       os_thread_{[this] { run(); }} {}
 
@@ -134,6 +135,7 @@ void Writer::try_commit(std::span<Operation> batch, Isolation isolation) {
             carry_out_alone(operation);
         }
     }
+    beat_again();
     connection_->execute("COMMIT");
 }
 
@@ -160,9 +162,30 @@ void Writer::carry_out(Operation& operation) {
                                tables_.unregister_engine(op.engine.id);
                                break;
                        }
+                       note_beat(op);
                    },
                },
                operation.body);
+}
+
+void Writer::note_beat(const EngineOperation& operation) {
+    alive_.reset();
+    if (operation.outcome && operation.kind != EngineOperation::Kind::unregister) {
+        alive_ = operation.engine;
+        beaten_at_us_ = clock_.unix_us();
+    }
+}
+
+// A batch may take long, and so may those of other engines before our next turn. Who writes is
+// alive: that is said once more where the latest heartbeat is getting old, and not where it is too
+// old already.
+void Writer::beat_again() {
+    constexpr int kBeatsALease = 4;
+    const auto now = clock_.unix_us();
+    if (alive_ && now - beaten_at_us_ >= base::microseconds(limits_.lease) / kBeatsALease) {
+        (void)tables_.heartbeat(alive_->id, alive_->draining);
+        beaten_at_us_ = now;
+    }
 }
 
 void Writer::carry_out_alone(Operation& operation) {

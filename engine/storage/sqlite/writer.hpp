@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -89,6 +90,8 @@ private:
     void try_commit(std::span<Operation> batch, Isolation isolation);
     void carry_out(Operation& operation);
     void carry_out_alone(Operation& operation);
+    void note_beat(const EngineOperation& operation);
+    void beat_again();
     void roll_back() noexcept;
     void answer(std::span<Operation> batch);
 
@@ -97,6 +100,9 @@ private:
     std::unique_ptr<Connection> connection_;
     std::unique_ptr<Turn> turn_;
     Tables tables_;
+    const base::Clock& clock_;
+    std::optional<EngineRow> alive_;  ///< as the newest heartbeat said
+    std::int64_t beaten_at_us_ = 0;
     GroupCommitQueue<Operation> queue_;
     std::thread os_thread_;  // last: it uses everything above
 };

@@ -43,7 +43,7 @@ base::Task<> ThreadSession::execute(RunHandle run) {
     graph::RunResult result;
     RunOutcome outcome;
     auto ready = co_await prepare(run);
-    if (lost_) {
+    if (lost_ || releasing_) {
         co_return;
     }
     auto spec = ready ? spec_of(*run) : base::Result<graph::RunSpec>{ready.error()};

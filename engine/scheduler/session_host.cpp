@@ -112,7 +112,14 @@ base::Task<base::Status> SessionHost::checkpoint(storage::JournalRow row,
     const bool must_wait = run_->request().durability == Durability::sync ||
                            session_.pending_.journal.size() >= kPendingRowsMax;
     if (must_wait) {
-        co_return co_await session_.write_now();
+        session_.between_supersteps_ = true;
+        auto written = co_await session_.write_now();
+        session_.between_supersteps_ = false;
+        if (!written || !session_.handing_over_ || session_.position_->next.empty()) {
+            co_return written;
+        }
+        stopped_ = true;
+        co_return is_handed_over();
     }
     session_.write_soon({});
     co_return base::ok();

@@ -143,10 +143,6 @@ void ThreadSession::flush() {
     write.thread_id = thread_.id;
     write.epoch = epoch_;
     if (fresh_) {
-        if (write.metadata) {  // what its first run adds; once is enough
-            fresh_->metadata = std::move(*write.metadata);
-            write.metadata.reset();
-        }
         context_.store.create(
             *fresh_, std::move(write),
             [self = shared_from_this()](base::Result<storage::ThreadKey> key) mutable {

@@ -296,14 +296,17 @@ bool ThreadSession::hand_over_now() {
     }
     const auto run = find_run(*queue_.executing());
     const bool goes_on = !run->doomed_ && !run->roll_back_;
+    const bool is_cut = goes_on && !between_supersteps_;
+    // What it has made of its superstep is lost, which is no fault of its own.
+    run->note_.spared += is_cut ? 1 : 0;
     if (goes_on) {
-        // What it has made of its superstep is lost, which is no fault of its own.
-        ++run->note_.spared;
         set_run_status(*run, storage::RunStatus::pending, encode_note(run->note_),
-                       run->row_.attempt);
+                       run->row_.attempt - (is_cut ? 0 : 1));
     }
+    // Who wants to make them hears no more than that the thread is gone.
+    std::erase_if(pending_.tool_calls, [](const auto& call) { return call.answer.empty(); });
     release_thread();
-    return goes_on;
+    return is_cut;
 }
 
 std::optional<base::RunId> ThreadSession::started_run() const {
@@ -419,7 +422,7 @@ void ThreadSession::drop(const RunHandle& run) {
 void ThreadSession::remove_waiting(const RunHandle& run) {
     pending_.deleted_runs.push_back(run->row_.id);
     write_soon([self = shared_from_this(), run](const base::Status& written) {
-        if (written) {
+        if (written && !self->lost_) {  // see settle()
             self->vanish(run);
         }
     });

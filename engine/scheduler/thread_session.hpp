@@ -223,7 +223,8 @@ private:
     std::int64_t newest_created_us_ = 0;               ///< of those
     std::optional<base::Error> lost_;
     bool handing_over_ = false;
-    bool releasing_ = false;  ///< nothing executes here any more
+    bool releasing_ = false;           ///< nothing executes here any more
+    bool between_supersteps_ = false;  ///< the executing run waits for its checkpoint's commit
     std::uint64_t settled_runs_ = 0;
     base::Signal idle_changed_;
     std::int64_t counted_running_ = 0;  ///< this session's share of the gauges

@@ -70,6 +70,9 @@ def test_runs_past_the_bound_are_refused_and_none_that_was_taken_is_lost(narrow)
                     is_error(answer, code="overloaded")
                     assert int(answer.headers["retry-after"]) >= 1
             assert 2 <= len(taken) <= OPEN_RUNS_BYTES // (2 * LARGE), taken
+            for _ in range(2 * SHARDS):  # beside large ones of which no more are taken
+                await api.post(f"/threads/{await api.new_thread()}/runs/wait",
+                               run_of("echo", "small"))
             for _, run_id in taken:
                 assert await api.wait_run(thread, run_id) == "success"
             texts = texts_of(await api.thread_messages(thread))

@@ -68,6 +68,9 @@ bool Writer::read_back(Writes writes, std::int64_t number, base::Instant deadlin
             Seen{row[1].as<Epoch>(), row[2].as<std::int64_t>(), EngineId{read_uuid(row[3])}};
     }
     for (const auto* operation : writes) {
+        if (operation->write.if_expires_at_us != 0) {
+            continue;  // may be refused alone
+        }
         const auto at = seen.find(operation->write.key);
         if (at != seen.end() && at->second.epoch == operation->write.epoch &&
             at->second.owner == operation->engine && at->second.batch != number) {

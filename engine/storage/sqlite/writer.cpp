@@ -57,7 +57,11 @@ Writer::~Writer() {
 void Writer::submit(Operation operation, std::size_t rows, std::size_t bytes) {
     operation.deadline = base::system_clock().now() + limits_.wait_max;
     // A lease must not wait behind a long queue.
-    const bool is_urgent = std::holds_alternative<EngineOperation>(operation.body);
+    const auto* of_engine = std::get_if<EngineOperation>(&operation.body);
+    const bool is_urgent = of_engine != nullptr;
+    if (is_urgent && of_engine->kind != EngineOperation::Kind::heartbeat) {
+        may_beat_.store(false, std::memory_order_relaxed);
+    }
     const auto pushed = queue_.try_push(operation, rows, bytes, is_urgent);
     if (pushed != Pushed::taken) {
         refuse(operation, refusal(pushed));
@@ -169,11 +173,12 @@ void Writer::carry_out(Operation& operation) {
 }
 
 void Writer::note_beat(const EngineOperation& operation) {
-    alive_.reset();
-    if (operation.outcome && operation.kind != EngineOperation::Kind::unregister) {
+    const bool lives = operation.outcome && operation.kind != EngineOperation::Kind::unregister;
+    if (lives) {
         alive_ = operation.engine;
         beaten_at_us_ = clock_.unix_us();
     }
+    may_beat_.store(lives, std::memory_order_relaxed);
 }
 
 // A batch may take long, and so may those of other engines before our next turn. Who writes is
@@ -182,7 +187,8 @@ void Writer::note_beat(const EngineOperation& operation) {
 void Writer::beat_again() {
     constexpr int kBeatsALease = 4;
     const auto now = clock_.unix_us();
-    if (alive_ && now - beaten_at_us_ >= base::microseconds(limits_.lease) / kBeatsALease) {
+    if (alive_ && may_beat_.load(std::memory_order_relaxed) &&
+        now - beaten_at_us_ >= base::microseconds(limits_.lease) / kBeatsALease) {
         (void)tables_.heartbeat(alive_->id, alive_->draining);
         beaten_at_us_ = now;
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
@@ -103,6 +104,8 @@ private:
     const base::Clock& clock_;
     std::optional<EngineRow> alive_;  ///< as the newest heartbeat said
     std::int64_t beaten_at_us_ = 0;
+    /// Not from the moment on in which the engine has let go of that id.
+    std::atomic<bool> may_beat_{false};
     GroupCommitQueue<Operation> queue_;
     std::thread os_thread_;  // last: it uses everything above
 };

@@ -1,6 +1,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/scheduler/run_kwargs.hpp"
 #include "tests/unit/engine/scheduler/scheduler_fixture.hpp"
 
 namespace heddle::scheduler::test {
@@ -8,6 +9,7 @@ namespace {
 
 // Runs whose engine dies or leaves go on elsewhere.
 class Takeover : public SchedulerTest {};
+class TakeoverByDurability : public Takeover, public testing::WithParamInterface<Durability> {};
 
 TEST_F(Takeover, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
     const auto deadly = request("gated", "deadly");
@@ -122,9 +124,9 @@ TEST_F(Takeover, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
     EXPECT_EQ(contents(*heir), (std::vector<std::string>{"long", "echo long"}));
 }
 
-TEST_F(Takeover, ASuperstepThatEndsWhileTheEngineLeavesCountsAsNoAttempt) {
-    // At every turn of the loop from before the superstep's end to after its row is written.
-    constexpr int kTurnsMax = 12;
+// At every turn of the loop from before the superstep's end to after its row is written.
+TEST_P(TakeoverByDurability, ASuperstepThatEndsWhileTheEngineLeavesCountsAsNoAttempt) {
+    constexpr int kTurnsMax = 16;
     std::size_t begun_again = 0;
     for (int turns = 0; turns < kTurnsMax; ++turns) {
         thread_ = base::ThreadId{base::make_uuid_v7()};
@@ -132,6 +134,8 @@ TEST_F(Takeover, ASuperstepThatEndsWhileTheEngineLeavesCountsAsNoAttempt) {
         const auto arrived = gate_.arrived();
         const auto leaving = make_mortal_engine();
         auto wanted = request("two_steps", "go");
+        wanted.durability = GetParam();
+        wanted.kwargs = encode_kwargs(wanted);
         ASSERT_TRUE(accept(*leaving, wanted));
         ASSERT_TRUE(wait_arrived(arrived + 1));
         (void)leaving->on_shard<bool>(
@@ -159,6 +163,44 @@ TEST_F(Takeover, ASuperstepThatEndsWhileTheEngineLeavesCountsAsNoAttempt) {
     EXPECT_GT(begun_again, 0U) << "no turn was before the superstep's end";
     EXPECT_LT(begun_again, std::size_t{kTurnsMax}) << "none was after it";
 }
+
+TEST_F(Takeover, ASuperstepWhoseCheckpointIsBeingWrittenHasEnded) {
+    constexpr int kTurnsMax = 16;
+    for (int turns = 0; turns < kTurnsMax; ++turns) {
+        thread_ = base::ThreadId{base::make_uuid_v7()};
+        gate_.close();
+        const auto arrived = gate_.arrived();
+        const auto leaving = make_mortal_engine();
+        auto wanted = request("two_steps", "go");
+        wanted.durability = Durability::sync;
+        wanted.kwargs = encode_kwargs(wanted);
+        ASSERT_TRUE(accept(*leaving, wanted));
+        ASSERT_TRUE(wait_arrived(arrived + 1));
+        (void)leaving->on_shard<bool>(
+            thread_, [this, turns](ShardScheduler& on) -> base::Task<bool> {
+                gate_.open();
+                for (int i = 0; i < turns; ++i) {
+                    co_await base::from_callback<bool>([](auto done) { done(true); });
+                }
+                on.hand_over_all();
+                on.hand_over_now();
+                co_return true;
+            });
+        ASSERT_TRUE(wait_gone(*leaving));
+        leaving->kill();
+
+        const auto heir = make_mortal_engine();
+        wanted.maybe_repeated = true;
+        ASSERT_TRUE(run(*heir, wanted));
+        const auto again = gate_.arrived() - arrived - 1;
+        EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(1 + again)) << turns;
+        EXPECT_EQ(contents(*heir), (std::vector<std::string>{"go", "echo go", "echo echo go"}));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(All,
+                         TakeoverByDurability,
+                         testing::Values(Durability::sync, Durability::async, Durability::exit));
 
 TEST_F(Takeover, ADeadEnginesAcceptedRunsFinishElsewhereOnce) {
     auto dead = make_mortal_engine();

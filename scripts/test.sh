@@ -11,7 +11,7 @@ cd "$here/.."
 
 asan_targets="heddle-unit heddle-conformance heddle-engine ngx_http_heddle_module"
 tsan_targets=heddle-unit
-all="tidy unit conformance sim integration scenarios chaos compat asan tsan fuzz"
+all="tidy unit conformance sim scenarios integration chaos compat asan tsan fuzz"
 usage() {
     cat <<'END'
 usage: ./heddle test [SUITE...]     (no suite: all of them)
@@ -20,8 +20,8 @@ usage: ./heddle test [SUITE...]     (no suite: all of them)
   unit         each layer alone
   conformance  every storage driver against the one suite
   sim          engines, network and database simulated from seeds: a minute (HEDDLE_SIM_SECONDS)
+  scenarios    what users measured elsewhere, while nothing is built beside it
   integration  real nginx, engines, Postgres, an MCP server (needs the Python package index once)
-  scenarios    what users measured elsewhere
   chaos        one round of every nemesis of ./heddle chaos, and whether its checker sees faults
   compat       the official SDKs, unmodified (needs the npm registry and the Python package index once)
   asan         unit and conformance with AddressSanitizer and UBSan, and the module in a real nginx

@@ -160,4 +160,5 @@ def test_two_hundred_threads_do_not_wait_for_one_another(cluster):
                 assert f'[turn 1: "number {number}"]' in text_of(messages[1])
             assert stats["calls"] == THREADS_AT_ONCE
             assert stats["max_concurrent"] == THREADS_AT_ONCE, "all of them at the same time"
+            assert total <= 1.5 * alone
     run(body())

@@ -8,7 +8,50 @@ namespace heddle::scheduler::test {
 namespace {
 
 // Runs whose engine dies or leaves go on elsewhere.
-class Takeover : public SchedulerTest {};
+class Takeover : public SchedulerTest {
+protected:
+    static constexpr int kTurnsMax = 16;
+    // When an engine hears that it is to hand over.
+    enum class Told : std::uint8_t { before_its_end, when_time_is_over };
+
+    // A superstep ends, and so many turns of its loop later the engine's time is over. Checks that
+    // the run counts an attempt for each time that the superstep is begun.
+    // @return how often it was begun again
+    std::size_t leave_after(int turns, Durability durability, Told told) {
+        thread_ = base::ThreadId{base::make_uuid_v7()};
+        gate_.close();
+        const auto arrived = gate_.arrived();
+        const auto leaving = make_mortal_engine();
+        auto wanted = request("two_steps", "go");
+        wanted.durability = durability;
+        wanted.kwargs = encode_kwargs(wanted);
+        EXPECT_TRUE(accept(*leaving, wanted));
+        EXPECT_TRUE(wait_arrived(arrived + 1));
+        (void)leaving->on_shard<bool>(
+            thread_, [this, turns, told](ShardScheduler& on) -> base::Task<bool> {
+                if (told == Told::before_its_end) {
+                    on.hand_over_all();
+                }
+                gate_.open();
+                for (int i = 0; i < turns; ++i) {
+                    co_await base::from_callback<bool>([](auto done) { done(true); });
+                }
+                on.hand_over_all();
+                on.hand_over_now();
+                co_return true;
+            });
+        EXPECT_TRUE(wait_gone(*leaving));
+        leaving->kill();
+
+        const auto heir = make_mortal_engine();
+        wanted.maybe_repeated = true;
+        EXPECT_TRUE(run(*heir, wanted));
+        const auto again = gate_.arrived() - arrived - 1;
+        EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(1 + again)) << turns;
+        EXPECT_EQ(contents(*heir), (std::vector<std::string>{"go", "echo go", "echo echo go"}));
+        return again;
+    }
+};
 class TakeoverByDurability : public Takeover, public testing::WithParamInterface<Durability> {};
 
 TEST_F(Takeover, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
@@ -126,75 +169,17 @@ TEST_F(Takeover, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
 
 // At every turn of the loop from before the superstep's end to after its row is written.
 TEST_P(TakeoverByDurability, ASuperstepThatEndsWhileTheEngineLeavesCountsAsNoAttempt) {
-    constexpr int kTurnsMax = 16;
     std::size_t begun_again = 0;
     for (int turns = 0; turns < kTurnsMax; ++turns) {
-        thread_ = base::ThreadId{base::make_uuid_v7()};
-        gate_.close();
-        const auto arrived = gate_.arrived();
-        const auto leaving = make_mortal_engine();
-        auto wanted = request("two_steps", "go");
-        wanted.durability = GetParam();
-        wanted.kwargs = encode_kwargs(wanted);
-        ASSERT_TRUE(accept(*leaving, wanted));
-        ASSERT_TRUE(wait_arrived(arrived + 1));
-        (void)leaving->on_shard<bool>(
-            thread_, [this, turns](ShardScheduler& on) -> base::Task<bool> {
-                on.hand_over_all();
-                gate_.open();
-                for (int i = 0; i < turns; ++i) {
-                    co_await base::from_callback<bool>([](auto done) { done(true); });
-                }
-                on.hand_over_now();
-                co_return true;
-            });
-        ASSERT_TRUE(wait_gone(*leaving));
-        leaving->kill();
-
-        const auto heir = make_mortal_engine();
-        wanted.maybe_repeated = true;
-        const auto outcome = run(*heir, wanted);
-        ASSERT_TRUE(outcome);
-        const auto again = gate_.arrived() - arrived - 1;
-        EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(1 + again)) << turns;
-        EXPECT_EQ(contents(*heir), (std::vector<std::string>{"go", "echo go", "echo echo go"}));
-        begun_again += again;
+        begun_again += leave_after(turns, GetParam(), Told::before_its_end);
     }
     EXPECT_GT(begun_again, 0U) << "no turn was before the superstep's end";
     EXPECT_LT(begun_again, std::size_t{kTurnsMax}) << "none was after it";
 }
 
 TEST_F(Takeover, ASuperstepWhoseCheckpointIsBeingWrittenHasEnded) {
-    constexpr int kTurnsMax = 16;
     for (int turns = 0; turns < kTurnsMax; ++turns) {
-        thread_ = base::ThreadId{base::make_uuid_v7()};
-        gate_.close();
-        const auto arrived = gate_.arrived();
-        const auto leaving = make_mortal_engine();
-        auto wanted = request("two_steps", "go");
-        wanted.durability = Durability::sync;
-        wanted.kwargs = encode_kwargs(wanted);
-        ASSERT_TRUE(accept(*leaving, wanted));
-        ASSERT_TRUE(wait_arrived(arrived + 1));
-        (void)leaving->on_shard<bool>(
-            thread_, [this, turns](ShardScheduler& on) -> base::Task<bool> {
-                gate_.open();
-                for (int i = 0; i < turns; ++i) {
-                    co_await base::from_callback<bool>([](auto done) { done(true); });
-                }
-                on.hand_over_all();
-                on.hand_over_now();
-                co_return true;
-            });
-        ASSERT_TRUE(wait_gone(*leaving));
-        leaving->kill();
-
-        const auto heir = make_mortal_engine();
-        wanted.maybe_repeated = true;
-        ASSERT_TRUE(run(*heir, wanted));
-        const auto again = gate_.arrived() - arrived - 1;
-        EXPECT_EQ(runs(*heir).front().attempt, static_cast<std::int32_t>(1 + again)) << turns;
-        EXPECT_EQ(contents(*heir), (std::vector<std::string>{"go", "echo go", "echo echo go"}));
+        (void)leave_after(turns, Durability::sync, Told::when_time_is_over);
     }
 }
 

@@ -65,13 +65,14 @@ TEST_F(PostgresLone, AStuckLoopIsNotWaitedForByOthers) {
     std::promise<void> sent;
     std::promise<void> go_on;
     std::promise<bool> done;
-    loop_.post([&] {
+    // The future is the loop's: it may come to wait when all this is over.
+    loop_.post([&, may_go_on = go_on.get_future()] {
         write([&](const Status& status, bool is_loop) {
             EXPECT_TRUE(status) << status.error().message;
             done.set_value(is_loop);
         });
         sent.set_value();
-        go_on.get_future().wait();
+        may_go_on.wait();
     });
     sent.get_future().wait();
     EXPECT_TRUE(engine_->write(make_write(other_)));

@@ -16,7 +16,8 @@ public:
     virtual ~Backend() = default;
     /// Another engine's view of the same database; fails the test and gives nullptr on error.
     virtual std::unique_ptr<storage::Store> open(const storage::StoreLimits& limits) = 0;
-    /// Returns when a heartbeat made before the call is older than `lease` by the database's clock.
+    /// Afterwards all that the database has a time for (heartbeats, threads' and keys' ends) is
+    /// that much older by its clock, and a moment more.
     virtual void pass(base::Duration lease) = 0;
 
     observe::Metrics metrics;

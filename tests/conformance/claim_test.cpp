@@ -7,7 +7,8 @@ namespace heddle::conformance {
 namespace {
 
 using Kind = ClaimOutcome::Kind;
-using std::chrono::milliseconds;
+
+constexpr std::chrono::seconds kLease{30};
 
 class ClaimTest : public StoreTest {};
 
@@ -99,10 +100,10 @@ TEST_P(ClaimTest, AnUnregisteredEngineOwnsNothing) {
 
 TEST_P(ClaimTest, AnExpiredOwnerIsRobbedAndWritesNothing) {
     auto owner = open_engine();
-    auto robber = open_engine(milliseconds{20});
+    auto robber = open_engine(kLease);
     const auto thread = new_thread_id();
     const auto claimed = owner->claim(thread);
-    backend_->pass(milliseconds{20});
+    backend_->pass(kLease);
 
     const auto robbed = robber->claim(thread);
     EXPECT_EQ(robbed.kind, Kind::claimed);
@@ -208,18 +209,18 @@ TEST_P(ClaimTest, OfManyEnginesThatClaimAtOnceOneWins) {
 }
 
 TEST_P(ClaimTest, AHeartbeatAfterTheLeaseIsStale) {
-    auto engine = open_engine(milliseconds{50});
-    backend_->pass(milliseconds{50});
+    auto engine = open_engine(kLease);
+    backend_->pass(kLease);
     EXPECT_EQ(code_of(engine->heartbeat()), ErrorCode::stale_epoch);
     EXPECT_EQ(code_of(engine->heartbeat()), ErrorCode::stale_epoch);
 }
 
 TEST_P(ClaimTest, AHeartbeatRenewsTheLease) {
     auto owner = open_engine();
-    auto other = open_engine(milliseconds{1500});
+    auto other = open_engine(kLease);
     const auto thread = new_thread_id();
     (void)owner->claim(thread);
-    backend_->pass(milliseconds{1500});
+    backend_->pass(kLease);
     EXPECT_TRUE(owner->heartbeat());
     const auto refused = other->try_claim(thread, false);
     ASSERT_TRUE(refused);
@@ -239,8 +240,8 @@ TEST_P(ClaimTest, EnginesAreListedWhileTheyLive) {
     }
     ASSERT_TRUE(second->unregister());
     EXPECT_EQ(first->engines().size(), 1U);
-    auto later = open_engine(milliseconds{5});
-    backend_->pass(milliseconds{5});
+    auto later = open_engine(kLease);
+    backend_->pass(kLease);
     EXPECT_TRUE(later->engines().empty());
 }
 
@@ -276,10 +277,10 @@ TEST_P(ClaimTest, OrphansAreUnfinishedAndWithoutALiveOwner) {
 }
 
 TEST_P(ClaimTest, AnEngineComesBackUnderANewId) {
-    auto engine = open_engine(milliseconds{20});
+    auto engine = open_engine(kLease);
     const auto thread = new_thread_id();
     const auto claimed = engine->claim(thread);
-    backend_->pass(milliseconds{20});
+    backend_->pass(kLease);
     ASSERT_EQ(code_of(engine->heartbeat()), ErrorCode::stale_epoch);
     const base::EngineId anew{base::make_uuid_v7()};
     const auto registered = call<base::Status>([&](auto done) {

@@ -7,9 +7,15 @@ using base::Status;
 
 Engine::Engine(std::unique_ptr<storage::Store> opened, const std::string& endpoint)
     : store_{std::move(opened)}, id_{base::make_uuid_v7()} {
-    const auto registered = call<Status>([&](auto done) {
-        store_->register_engine(storage::EngineRow{id_, endpoint, false}, std::move(done));
-    });
+    const auto register_once = [&] {
+        return call<Status>([&](auto done) {
+            store_->register_engine(storage::EngineRow{id_, endpoint, false}, std::move(done));
+        });
+    };
+    auto registered = register_once();
+    for (int i = 0; i < 10 && !registered && registered.error().code == ErrorCode::timeout; ++i) {
+        registered = register_once();  // it has no longer than a lease, which may be short
+    }
     EXPECT_TRUE(registered) << registered.error().message;
 }
 

@@ -108,7 +108,7 @@ protected:
     void SetUp() override;
 
     /// @param lease  how long this engine believes others, and itself, to be alive
-    std::unique_ptr<Engine> open_engine(base::Duration lease = std::chrono::minutes{1});
+    std::unique_ptr<Engine> open_engine(base::Duration lease = std::chrono::hours{1});
 
     std::unique_ptr<Backend> backend_;
     storage::StoreLimits limits_;

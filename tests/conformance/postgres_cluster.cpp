@@ -50,11 +50,15 @@ public:
         }
         return std::move(store).value();
     }
-    // The lease is the server's time, which only passes.
+    // The server's clock cannot be moved, but what it is compared with can.
     void pass(base::Duration lease) override {
-        const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(lease).count() + 2;
-        PostgresCluster::instance().run_sql("postgres",
-                                            "SELECT pg_sleep(" + std::to_string(ms) + " / 1000.0)");
+        const auto us = std::to_string(
+            std::chrono::duration_cast<std::chrono::microseconds>(lease).count() + 2000);
+        PostgresCluster::instance().run_sql(
+            database_of(url_),
+            "UPDATE heddle.engines SET heartbeat_at = heartbeat_at - " + us +
+                "; UPDATE heddle.threads SET expires_at = expires_at - " + us +
+                "; UPDATE heddle.idempotency_keys SET expires_at = expires_at - " + us);
     }
 
 private:
@@ -113,6 +117,11 @@ std::string PostgresCluster::create_database() {
     const auto name = "test_" + std::to_string(++databases_);
     run_sql("postgres", "CREATE DATABASE " + name);
     return url(name);
+}
+
+std::string database_of(const std::string& url) {
+    const auto from = url.find("test_");
+    return url.substr(from, url.find('?') - from);
 }
 
 std::string PostgresCluster::url(const std::string& database) const {

@@ -9,6 +9,9 @@
 
 namespace heddle::conformance {
 
+/// @return the name of the database that a URL of create_database(), or one through a pooler, has
+std::string database_of(const std::string& url);
+
 /// A Postgres server of this process's own: made by initdb in a temporary folder, listening on a
 /// Unix socket there and on no port, gone with the process. Started on first use.
 class PostgresCluster {

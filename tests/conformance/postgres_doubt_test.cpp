@@ -31,10 +31,7 @@ protected:
         engine->use_loop();
         return engine;
     }
-    [[nodiscard]] std::string database() const {
-        const auto from = direct_.find("test_");
-        return direct_.substr(from, direct_.find('?') - from);
-    }
+    [[nodiscard]] std::string database() const { return database_of(direct_); }
     void deliver() {
         EXPECT_TRUE(proxy_.has_bitten());
         if (std::get<0>(GetParam()) == Fault::delay_request) {
@@ -191,6 +188,7 @@ TEST_P(PostgresInDoubt, AThreadInTheMakingIsSettledByAClaim) {
 }
 
 TEST_P(PostgresInDoubt, AHeartbeatIsGiven) {
+    limits_.lease = std::chrono::minutes{1};
     auto engine = open_engine();
     ASSERT_TRUE(engine->heartbeat());
     proxy_.arm(std::get<0>(GetParam()), engine_bytes(*engine));

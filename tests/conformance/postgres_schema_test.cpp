@@ -36,9 +36,7 @@ protected:
         return std::make_unique<Engine>(std::move(store).value(), "ipc:///this");
     }
     [[nodiscard]] std::string sql(const std::string& statement) const {
-        const auto from = url_.find("test_");
-        return PostgresCluster::instance().run_sql(url_.substr(from, url_.find('?') - from),
-                                                   statement);
+        return PostgresCluster::instance().run_sql(database_of(url_), statement);
     }
 
     observe::Metrics metrics_;

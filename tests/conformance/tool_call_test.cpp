@@ -166,7 +166,7 @@ TEST_P(ToolCallTest, GoWithTheirThread) {
 }
 
 TEST_P(ToolCallTest, AnEngineThatWasRobbedRecordsNothing) {
-    auto stalled = open_engine(std::chrono::milliseconds{300});
+    auto stalled = open_engine();
     auto heir = open_engine();
     const auto thread = new_thread_id();
     const auto claimed = stalled->claim(thread);

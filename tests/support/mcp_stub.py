@@ -12,7 +12,7 @@ one of these, or several joined by "-":
     paged       one tool a page           endless    pages without end       many    600 tools
     bad         some tools that cannot be offered     old       speaks 2024-11-05
     changing    each call adds a tool and says so     nosession keeps no session
-    slow        initialize takes 300 ms               refuse    initialize gets 503
+    slow, slower  initialize takes 300 ms, 3 s        refuse    initialize gets 503
     garbage     answers are no MCP                    huge      answers are larger than anybody takes
     hangup      tools/call is read, counted, and the connection closed
     gone        no session is known to tools/call     error     tools/call gets a JSON-RPC error -32603
@@ -62,8 +62,8 @@ class Stub:
 
     async def open(self, request, modes, message):
         assert message["params"]["protocolVersion"] == "2025-06-18"
-        if "slow" in modes:
-            await asyncio.sleep(0.3)  # so long does this server take
+        if "slow" in modes or "slower" in modes:
+            await asyncio.sleep(0.3 if "slow" in modes else 3)  # so long does this server take
         if "refuse" in modes:
             return web.Response(status=503)
         headers = {}

@@ -26,7 +26,7 @@ The model's name may hold options, in any place:
     notools         never calls tools
     words-200       a text answer of 200 words
   and one fault, alone:
-    fault-429-K     the first K calls of this model name get 429 with Retry-After: 1
+    fault-429-K     the first K calls of this model name get 429 with Retry-After: 1; -after-S: S
     fault-500-K, fault-503-K, fault-408-K   the same with that status
     fault-400       refused, as OpenAI refuses            fault-html      200 with a web page
     fault-cut-K     the first K calls lose the connection in mid-stream
@@ -248,7 +248,8 @@ class ModelServer:
         if count and self.stats.seen[body["model"]] > count:
             return None
         if kind.isdigit():
-            headers = {"Retry-After": "1"} if kind == "429" else {}
+            after = re.search(r"after-(\d+)", body["model"])
+            headers = {"Retry-After": after[1] if after else "1"} if kind == "429" else {}
             return error(int(kind), f"fault {kind}", headers)
         if kind == "reset":
             request.transport.abort()

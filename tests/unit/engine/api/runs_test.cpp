@@ -15,7 +15,9 @@ Request run_request(const std::string& path, const std::string& body, const std:
 }
 
 TEST(Runs, WaitAnswersInOneFrame) {
-    TestApi api;
+    ApiOptions options;
+    options.keep_alive_every = std::chrono::hours{1};
+    TestApi api{options};
     const auto path = "/threads/" + api.make_thread();
     const auto reply = api.call("POST", path + "/runs/wait", run_body("echo", "hi"));
     EXPECT_EQ(reply.status, 200);
@@ -174,7 +176,7 @@ TEST(Runs, OfAThreadThatIsOwnedElsewhereWaitForItsOwnerSideBySide) {
     api.rob(thread);
     ASSERT_EQ(api.call("POST", path, run_body("echo", "x")).refused, "unavailable");
 
-    constexpr int kRequests = 10;
+    constexpr int kRequests = 100;
     const auto begun = base::system_clock().now();
     std::vector<ExchangePtr> waiting;
     for (int i = 0; i < kRequests; ++i) {
@@ -185,8 +187,8 @@ TEST(Runs, OfAThreadThatIsOwnedElsewhereWaitForItsOwnerSideBySide) {
     for (const auto& each : waiting) {
         EXPECT_EQ(each->finish().moved, "ipc:///elsewhere");
     }
-    EXPECT_LT(base::system_clock().now() - begun, std::chrono::seconds{1})
-        << "one wait, not one after another";
+    EXPECT_LT(base::system_clock().now() - begun, std::chrono::seconds{10})
+        << "one wait, not one after another: twenty seconds";
 }
 
 TEST(Runs, WhoseThreadIsTakenOverWhileTheyAreStreamedEndAsUnavailable) {

@@ -11,7 +11,7 @@ using base::Error;
 using base::ErrorCode;
 using base::Json;
 
-constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kPatience{30};
 
 class EchoNode : public graph::Node {
 public:
@@ -239,6 +239,28 @@ void Exchange::fail(ErrorCode code) {
     change([&](Reply& reply) { reply.failed = base::error_traits(code).wire_name; });
 }
 
+namespace {
+
+// No machine is so slow that it passes.
+storage::StoreLimits long_lease() {
+    storage::StoreLimits limits;
+    limits.lease = std::chrono::hours{1};
+    return limits;
+}
+
+base::Task<> serve(Api& api, base::ShardPool& shards, ExchangePtr on) {
+    const auto elsewhere = co_await api.handle(on->request, *on);
+    if (!elsewhere) {
+        on->mark_done();
+        co_return;
+    }
+    on->request.thread_id = elsewhere->to_string();
+    on->shard = &shards.of(*elsewhere);
+    on->shard->spawn(serve(api, shards, on));
+}
+
+}  // namespace
+
 TestApi::TestApi(ApiOptions options, scheduler::SchedulerLimits limits) {
     const auto echo = std::make_shared<const EchoNode>();
     graph::Channels counts{{"count", graph::Reducer::last_value, nullptr, {}}};
@@ -251,13 +273,14 @@ TestApi::TestApi(ApiOptions options, scheduler::SchedulerLimits limits) {
         make_graph("broken", {std::make_shared<const BrokenNode>()}, messages()),
         make_graph("counter", {std::make_shared<const CountNode>()}, std::move(counts))};
     catalog_ = std::make_unique<scheduler::Catalog>(std::move(graphs));
-    store_ = storage::make_memory_store(database_, {}, metrics);
+    store_ = storage::make_memory_store(database_, long_lease(), metrics);
     shards_ = std::make_unique<base::ShardPool>(2, 1024);
     limits.owner_wait_max = std::chrono::milliseconds{50};
     scheduler_ =
         std::make_unique<scheduler::Scheduler>(*shards_, *store_, *catalog_, metrics, limits);
-    ownership_ = std::make_unique<scheduler::Ownership>(*scheduler_, "ipc:///here",
-                                                        scheduler::OwnershipLimits{});
+    scheduler::OwnershipLimits ownership;
+    ownership.lease = long_lease().lease;
+    ownership_ = std::make_unique<scheduler::Ownership>(*scheduler_, "ipc:///here", ownership);
     EXPECT_TRUE(ownership_->start().has_value());
     api_ = std::make_unique<Api>(*scheduler_, std::move(options));
 }
@@ -295,18 +318,7 @@ ExchangePtr TestApi::begin(Request request) {
         exchange->mark_done();
         return exchange;
     }
-    const auto serve = [](Api& api, base::ShardPool& shards, ExchangePtr on,
-                          auto& self) -> base::Task<> {
-        const auto elsewhere = co_await api.handle(on->request, *on);
-        if (!elsewhere) {
-            on->mark_done();
-            co_return;
-        }
-        on->request.thread_id = elsewhere->to_string();
-        on->shard = &shards.of(*elsewhere);
-        on->shard->spawn(self(api, shards, on, self));
-    };
-    exchange->shard->spawn(serve(*api_, *shards_, exchange, serve));
+    exchange->shard->spawn(serve(*api_, *shards_, exchange));
     return exchange;
 }
 
@@ -325,7 +337,7 @@ void TestApi::abandon_all() {
 
 void TestApi::rob(const std::string& thread) {
     ownership_->leave();
-    thief_ = storage::make_memory_store(database_, {}, metrics);
+    thief_ = storage::make_memory_store(database_, long_lease(), metrics);
     storage::EngineRow row;
     row.id = base::EngineId{base::make_uuid_v7()};
     row.endpoint = "ipc:///elsewhere";

@@ -35,9 +35,9 @@ TEST(Shard, RefusesPostsPastItsMailbox) {
 }
 
 TEST(Shard, RunsPostsInOrderOnItsOwnOsThread) {
-    Shard shard{0, 1024};
     std::vector<int> order;
     std::promise<bool> done;
+    Shard shard{0, 1024};
     for (int i = 0; i < 100; ++i) {
         shard.post([&order, i] { order.push_back(i); });
     }
@@ -109,8 +109,9 @@ TEST(CallWhenReadable, RunsAgainOnlyIfAskedAgain) {
     const Pipe pipe;
     std::atomic<int> calls = 0;
     std::promise<void> third;
+    std::function<void()> watch;
     Shard shard{0, 16};
-    std::function<void()> watch = [&] {
+    watch = [&] {
         UniqueFunction<void()> body = [&] {
             pipe.read();
             if (++calls < 3) {

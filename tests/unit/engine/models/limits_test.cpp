@@ -108,7 +108,7 @@ TEST(CallLimiter, AWaiterThatGivesUpLosesNoPermit) {
             seen.push_back(cancelled.error().code);
         }
         base::CancelSource fresh;
-        const auto again = co_await limiter.acquire(in(10ms), fresh);
+        const auto again = co_await limiter.acquire(in(10s), fresh);
         seen.push_back(again ? ErrorCode::conflict : again.error().code);
         co_return seen;
     });

@@ -121,12 +121,12 @@ TEST_F(HttpClientTest, KeepsTheDeadlineAndTheIdleTimeout) {
     request.deadline = in(150ms);
     auto begun = base::system_clock().now();
     EXPECT_EQ(send(request).error().code, ErrorCode::timeout);
-    EXPECT_LT(base::system_clock().now() - begun, 5s);
+    EXPECT_LT(base::system_clock().now() - begun, 15s);
     request.deadline = in(20s);
     request.idle_timeout = 150ms;
     begun = base::system_clock().now();
     EXPECT_EQ(send(request).error().code, ErrorCode::timeout);
-    EXPECT_LT(base::system_clock().now() - begun, 5s);
+    EXPECT_LT(base::system_clock().now() - begun, 15s);
     request = get("/http/drip");  // never silent, so only the deadline ends it
     request.idle_timeout = 5s;
     request.deadline = in(300ms);
@@ -214,7 +214,7 @@ TEST_F(HttpClientTest, CancelClosesTheConnectionAtOnce) {
         co_return co_await client_.send(std::move(request), std::move(on_body), cancel);
     });
     EXPECT_EQ(response.error().code, ErrorCode::interrupted);
-    const auto give_up = in(10s);
+    const auto give_up = in(30s);
     while (get_json("/http/progress")["sent"] != -1 && base::system_clock().now() < give_up) {
     }
     EXPECT_EQ(get_json("/http/progress")["sent"], -1);  // the server saw the end
@@ -240,7 +240,9 @@ TEST_F(HttpClientTest, RefusesMoreThanItsBound) {
                     }
                 }(small, get("/http/silent"), overloaded));
         }
-        co_await base::wait_for(100ms);
+        for (const auto until = in(20s); overloaded == 0 && base::system_clock().now() < until;) {
+            co_await base::wait_for(1ms);
+        }
         co_return overloaded.load();
     });
     EXPECT_EQ(all, 1);
@@ -249,18 +251,21 @@ TEST_F(HttpClientTest, RefusesMoreThanItsBound) {
 
 TEST_F(HttpClientTest, AThousandAtOnceFinishTogether) {
     constexpr int kUsers = 1000;
-    std::atomic<int> good{0};
-    std::atomic<int> left{kUsers};
-    std::promise<void> done;
+    struct Counts {
+        std::atomic<int> good{0};
+        std::atomic<int> left{kUsers};
+        std::promise<void> done;
+    };
+    const auto counts = std::make_shared<Counts>();
     const auto begun = base::system_clock().now();
     for (int i = 0; i < kUsers; ++i) {
         auto request = get("/v1/chat/completions");
         request.method = "POST";
         request.body =
-            R"({"model":"slow-1500","stream":true,"messages":[{"role":"user","content":"user )" +
+            R"({"model":"slow-4000","stream":true,"messages":[{"role":"user","content":"user )" +
             std::to_string(i) + R"("}]})";
-        shard_.spawn([](HttpClient& client, HttpRequest asked, int user, auto& right, auto& open,
-                        auto& end) -> Task<> {
+        shard_.spawn([](HttpClient& client, HttpRequest asked, int user,
+                        std::shared_ptr<Counts> all) -> Task<> {
             base::CancelSource cancel;
             std::string text;
             OnBody on_body = [&](std::string_view piece) -> Task<base::Status> {
@@ -271,20 +276,20 @@ TEST_F(HttpClientTest, AThousandAtOnceFinishTogether) {
                 co_await client.send(std::move(asked), std::move(on_body), cancel);
             const bool own = text.find(" " + std::to_string(user) + "\\\"]") != std::string::npos;
             if (response && response->status == 200 && own) {
-                ++right;
+                ++all->good;
             }
-            if (--open == 0) {
-                end.set_value();
+            if (--all->left == 0) {
+                all->done.set_value();
             }
-        }(client_, std::move(request), i, good, left, done));
+        }(client_, std::move(request), i, counts));
     }
-    ASSERT_EQ(done.get_future().wait_for(30s), std::future_status::ready);
+    ASSERT_EQ(counts->done.get_future().wait_for(60s), std::future_status::ready);
     const auto took = base::system_clock().now() - begun;
-    EXPECT_EQ(good.load(), kUsers);
+    EXPECT_EQ(counts->good.load(), kUsers);
     const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
     RecordProperty("milliseconds", static_cast<int>(milliseconds));
     EXPECT_GE(get_json("/stats")["max_concurrent"], kUsers * 9 / 10);
-    EXPECT_LT(took, 10s);  // one after another would take 1,500 s
+    EXPECT_LT(took, 60s);  // one after another would take 4,000 s
 }
 
 TEST_F(HttpClientTest, DestructionEndsWhatIsInFlight) {
@@ -298,7 +303,7 @@ TEST_F(HttpClientTest, DestructionEndsWhatIsInFlight) {
     while (client->open_transfers() == 0) {
     }
     client.reset();
-    ASSERT_EQ(future.wait_for(10s), std::future_status::ready);
+    ASSERT_EQ(future.wait_for(30s), std::future_status::ready);
     EXPECT_EQ(future.get(), ErrorCode::cancelled);
 }
 
@@ -317,7 +322,7 @@ TEST_F(HttpClientTest, AShardMayBeDestroyedWithWhatIsInFlight) {
             };
             (void)co_await client.send(std::move(asked), std::move(on_body), cancel);
         }(client_, get("/http/drip"), answering));
-        ASSERT_EQ(answering.get_future().wait_for(10s), std::future_status::ready);
+        ASSERT_EQ(answering.get_future().wait_for(30s), std::future_status::ready);
     }
     while (client_.open_transfers() != 0) {
     }

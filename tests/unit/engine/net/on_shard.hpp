@@ -24,12 +24,13 @@ auto start_on(base::Shard& shard, Make make) {
     return future;
 }
 
-/// @return what the task of `make()` came to; throws after 30 s
+/// @return what the task of `make()` came to; throws after 60 s
 template <class Make>
 auto run_on(base::Shard& shard, Make make) {
     auto future = start_on(shard, std::move(make));
-    if (future.wait_for(std::chrono::seconds{30}) != std::future_status::ready) {
-        throw std::runtime_error{"the task on the shard did not end within 30 s"};
+    if (future.wait_for(std::chrono::seconds{60}) != std::future_status::ready) {
+        shard.stop();  // the task uses what the caller is about to leave
+        throw std::runtime_error{"the task on the shard did not end within 60 s"};
     }
     return future.get();
 }

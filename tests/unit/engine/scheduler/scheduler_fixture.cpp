@@ -7,14 +7,9 @@
 namespace heddle::scheduler::test {
 
 std::unique_ptr<TestEngine> SchedulerTest::make_engine(const SchedulerLimits& limits) {
-    return std::make_unique<TestEngine>(storage::make_memory_store(database_, {}, store_metrics_),
-                                        catalog_, OwnershipLimits{}, limits);
-}
-
-std::unique_ptr<TestEngine> SchedulerTest::make_mortal_engine() {
     return std::make_unique<TestEngine>(
-        storage::make_memory_store(database_, short_lease(), store_metrics_), catalog_,
-        quick_ownership());
+        storage::make_memory_store(database_, long_lease(), store_metrics_), catalog_,
+        quick_ownership(), limits);
 }
 
 RunRequest SchedulerTest::request(const std::string& graph, const std::string& text) const {

@@ -16,8 +16,6 @@ namespace heddle::scheduler::test {
 class SchedulerTest : public testing::Test {
 protected:
     [[nodiscard]] std::unique_ptr<TestEngine> make_engine(const SchedulerLimits& limits = {});
-    /// Whose lease passes within the test if it dies, and who looks often for what others left.
-    [[nodiscard]] std::unique_ptr<TestEngine> make_mortal_engine();
 
     /// Of thread_, which it makes if need be.
     [[nodiscard]] RunRequest request(const std::string& graph, const std::string& text) const;

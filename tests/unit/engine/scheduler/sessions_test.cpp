@@ -10,7 +10,7 @@ namespace {
 class Sessions : public SchedulerTest {};
 
 TEST_F(Sessions, ARunIsAnsweredAndEveryStepOfItIsOnDisk) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     const auto outcome = run(*engine, request("echo", "hello"));
     ASSERT_TRUE(outcome);
     EXPECT_EQ(outcome->status, storage::RunStatus::success);
@@ -24,7 +24,7 @@ TEST_F(Sessions, ARunIsAnsweredAndEveryStepOfItIsOnDisk) {
 }
 
 TEST_F(Sessions, ConcurrentRunsOfOneThreadEndInTheOrderOfTheirAcceptance) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     std::vector<std::future<base::Result<RunHandle>>> started;
     for (int i = 0; i < 16; ++i) {
         auto each = request("echo", std::to_string(i));
@@ -49,7 +49,7 @@ TEST_F(Sessions, ConcurrentRunsOfOneThreadEndInTheOrderOfTheirAcceptance) {
 }
 
 TEST_F(Sessions, RejectRefusesWhileAnotherRunExecutes) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     const auto first = accept(*engine, request("gated", "first"));
     ASSERT_TRUE(first);
     auto second = request("gated", "second");
@@ -63,7 +63,7 @@ TEST_F(Sessions, RejectRefusesWhileAnotherRunExecutes) {
 }
 
 TEST_F(Sessions, CancelEndsAWaitingAndAnExecutingRunAsInterrupted) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     const auto executing = accept(*engine, request("gated", "executing"));
     const auto waiting = accept(*engine, request("gated", "waiting"));
     ASSERT_TRUE(executing && waiting);
@@ -84,7 +84,7 @@ TEST_F(Sessions, CancelEndsAWaitingAndAnExecutingRunAsInterrupted) {
 }
 
 TEST_F(Sessions, ARepeatedRunIdJoinsAndNeverRunsTwice) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     const auto once = request("echo", "once");
     ASSERT_TRUE(run(*engine, once));
     auto again = once;
@@ -101,8 +101,8 @@ TEST_F(Sessions, ARepeatedRunIdJoinsAndNeverRunsTwice) {
 
 TEST_F(Sessions, ARunThatHasEndedElsewhereIsRefusedSoThatItIsAskedForAgain) {
     const auto once = request("echo", "once");
-    ASSERT_TRUE(run(*make_mortal_engine(), once));
-    const auto engine = make_mortal_engine();
+    ASSERT_TRUE(run(*make_engine(), once));
+    const auto engine = make_engine();
     ASSERT_TRUE(run(*engine, request("echo", "other")));
     // Neither the session nor the engine has seen it, and nobody says that it may be a repeat.
     const auto refused = accept(*engine, once);
@@ -118,7 +118,7 @@ TEST_F(Sessions, ARunThatHasEndedElsewhereIsRefusedSoThatItIsAskedForAgain) {
 }
 
 TEST_F(Sessions, AQueuedAnswerToWhatIsNotAskedFailsAlone) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     const auto first = accept(*engine, request("gated", "one"));
     auto answer = request("echo", "");
     answer.input.reset();
@@ -138,8 +138,8 @@ TEST_F(Sessions, AQueuedAnswerToWhatIsNotAskedFailsAlone) {
 }
 
 TEST_F(Sessions, AnEngineThatOwnsTheThreadIsNamedToOthers) {
-    const auto owner = make_mortal_engine();
-    const auto other = make_mortal_engine();
+    const auto owner = make_engine();
+    const auto other = make_engine();
     ASSERT_TRUE(run(*owner, request("echo", "mine")));
     const auto refused = other->on_shard<base::Result<RunHandle>>(
         thread_,
@@ -157,8 +157,8 @@ TEST_F(Sessions, AnEngineSaysNothingOfItsThreadsWhileItHasNoLease) {
     auto limits = quick_ownership();
     limits.heartbeat_every = std::chrono::hours{1};  // nobody but this test touches the lease
     limits.lease = std::chrono::hours{1};
-    TestEngine engine{storage::make_memory_store(database_, short_lease(), store_metrics_),
-                      catalog_, limits};
+    TestEngine engine{storage::make_memory_store(database_, long_lease(), store_metrics_), catalog_,
+                      limits};
     const auto first = request("echo", "one");
     ASSERT_TRUE(run(engine, first));
 
@@ -175,7 +175,7 @@ TEST_F(Sessions, AnEngineSaysNothingOfItsThreadsWhileItHasNoLease) {
 }
 
 TEST_F(Sessions, ARunIsDatedAfterThoseThatItWaitsFor) {
-    const auto store = storage::make_memory_store(database_, short_lease(), store_metrics_);
+    const auto store = storage::make_memory_store(database_, long_lease(), store_metrics_);
     const auto ahead_us = base::unix_microseconds() + 3'600'000'000;
     storage::EngineRow other;
     other.id = base::EngineId{base::make_uuid_v7()};
@@ -200,7 +200,7 @@ TEST_F(Sessions, ARunIsDatedAfterThoseThatItWaitsFor) {
         write.new_runs.push_back(row);
         store->write(std::move(write), [](const base::Status& status) { ASSERT_TRUE(status); });
     });
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     const auto second = accept(*engine, request("echo", "second"));
     ASSERT_TRUE(second);
     EXPECT_GT((*second)->row().created_at_us, ahead_us);
@@ -209,7 +209,7 @@ TEST_F(Sessions, ARunIsDatedAfterThoseThatItWaitsFor) {
 }
 
 TEST_F(Sessions, AnotherAssistantGoesOnWithTheSameThread) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     gate_.open();
     ASSERT_TRUE(run(*engine, request("echo", "first")));
     ASSERT_TRUE(run(*engine, request("gated", "second")));
@@ -220,8 +220,8 @@ TEST_F(Sessions, AnotherAssistantGoesOnWithTheSameThread) {
 
 TEST_F(Sessions, TheStateInMemoryIsTheOneOnDisk) {
     // The owner has it in memory, the other engine reads it back.
-    const auto owner = make_mortal_engine();
-    const auto other = make_mortal_engine();
+    const auto owner = make_engine();
+    const auto other = make_engine();
     const auto state = [this](TestEngine& engine) {
         using Found = base::Result<std::optional<StateAt>>;
         auto found = engine.on_shard<Found>(
@@ -262,7 +262,7 @@ TEST_F(Sessions, TheStateInMemoryIsTheOneOnDisk) {
 class SessionsByDurability : public Sessions, public testing::WithParamInterface<Durability> {};
 
 TEST_P(SessionsByDurability, EveryDurabilityHasTheStepsOnDiskWhenTheRunHasEnded) {
-    const auto engine = make_mortal_engine();
+    const auto engine = make_engine();
     auto each = request("echo", "hello");
     each.durability = GetParam();
     ASSERT_TRUE(run(*engine, each));

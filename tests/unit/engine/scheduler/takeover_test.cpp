@@ -21,7 +21,7 @@ protected:
         thread_ = base::ThreadId{base::make_uuid_v7()};
         gate_.close();
         const auto arrived = gate_.arrived();
-        const auto leaving = make_mortal_engine();
+        const auto leaving = make_engine();
         auto wanted = request("two_steps", "go");
         wanted.durability = durability;
         wanted.kwargs = encode_kwargs(wanted);
@@ -43,7 +43,7 @@ protected:
         EXPECT_TRUE(wait_gone(*leaving));
         leaving->kill();
 
-        const auto heir = make_mortal_engine();
+        const auto heir = make_engine();
         wanted.maybe_repeated = true;
         EXPECT_TRUE(run(*heir, wanted));
         const auto again = gate_.arrived() - arrived - 1;
@@ -58,14 +58,14 @@ TEST_F(Takeover, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
     const auto deadly = request("gated", "deadly");
     std::vector<std::unique_ptr<TestEngine>> dead;  // the gate still refers to them
     for (std::size_t attempt = 1; attempt <= 3; ++attempt) {
-        dead.push_back(make_mortal_engine());
+        dead.push_back(make_engine());
         if (attempt == 1) {
             ASSERT_TRUE(accept(*dead.back(), deadly));
         }
         ASSERT_TRUE(wait_arrived(attempt));
         dead.back()->kill();  // in the middle of its first superstep
     }
-    const auto heir = make_mortal_engine();
+    const auto heir = make_engine();
     const auto after = run(*heir, request("echo", "after"));
     ASSERT_TRUE(after);
     EXPECT_EQ(after->status, storage::RunStatus::success) << "the thread goes on";
@@ -81,7 +81,7 @@ TEST_F(Takeover, ARunThatKilledItsEnginesTooOftenEndsAsErrorAndSaysSo) {
 TEST_F(Takeover, ARollbackTakesBackARunThatHadAllItsAttempts) {
     gate_.open();
     std::vector<std::unique_ptr<TestEngine>> engines;
-    engines.push_back(make_mortal_engine());
+    engines.push_back(make_engine());
     ASSERT_TRUE(run(*engines.back(), request("echo", "before")));
     gate_.close();
     const auto arrived = gate_.arrived();
@@ -92,7 +92,7 @@ TEST_F(Takeover, ARollbackTakesBackARunThatHadAllItsAttempts) {
             break;
         }
         engines.back()->kill();
-        engines.push_back(make_mortal_engine());
+        engines.push_back(make_engine());
     }
     auto newer = request("echo", "newer");
     newer.strategy = MultitaskStrategy::rollback;
@@ -100,7 +100,7 @@ TEST_F(Takeover, ARollbackTakesBackARunThatHadAllItsAttempts) {
     ASSERT_TRUE(accepted);
     engines.back()->kill();
 
-    const auto heir = make_mortal_engine();
+    const auto heir = make_engine();
     newer.maybe_repeated = true;
     const auto outcome = run(*heir, newer);
     ASSERT_TRUE(outcome);
@@ -116,14 +116,14 @@ TEST_F(Takeover, ACancelledRunIsNotBegunAgainByWhoeverTakesItOver) {
     for (const bool roll_back : {false, true}) {
         thread_ = base::ThreadId{base::make_uuid_v7()};
         const auto arrived = gate_.arrived();
-        const auto dead = make_mortal_engine();
+        const auto dead = make_engine();
         auto wanted = request("gated", "stop");
         ASSERT_TRUE(accept(*dead, wanted));
         ASSERT_TRUE(wait_arrived(arrived + 1));
         ASSERT_TRUE(cancel(*dead, wanted.run_id, roll_back));
         dead->kill();  // its node has not noticed yet
 
-        const auto heir = make_mortal_engine();
+        const auto heir = make_engine();
         ASSERT_TRUE(run(*heir, request("echo", "after")));
         const auto rows = runs(*heir);
         ASSERT_EQ(rows.size(), roll_back ? 1U : 2U);
@@ -142,7 +142,7 @@ TEST_F(Takeover, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
     const auto wanted = request("gated", "long");
     constexpr std::size_t kDepartures = 5;
     for (std::size_t i = 1; i <= kDepartures; ++i) {
-        left.push_back(make_mortal_engine());
+        left.push_back(make_engine());
         if (i == 1) {
             ASSERT_TRUE(accept(*left.back(), wanted));
         }
@@ -155,7 +155,7 @@ TEST_F(Takeover, ASuperstepThatALeavingEngineCannotEndCountsAsNoAttempt) {
         ASSERT_TRUE(wait_gone(*left.back()));
         left.back()->kill();
     }
-    const auto heir = make_mortal_engine();
+    const auto heir = make_engine();
     ASSERT_TRUE(wait_arrived(kDepartures + 1));
     gate_.open();
     auto again = wanted;
@@ -188,13 +188,13 @@ INSTANTIATE_TEST_SUITE_P(All,
                          testing::Values(Durability::sync, Durability::async, Durability::exit));
 
 TEST_F(Takeover, ADeadEnginesAcceptedRunsFinishElsewhereOnce) {
-    auto dead = make_mortal_engine();
+    auto dead = make_engine();
     const auto first = accept(*dead, request("gated", "first"));
     const auto second = accept(*dead, request("gated", "second"));
     ASSERT_TRUE(first && second);
     dead->kill();
 
-    const auto heir = make_mortal_engine();
+    const auto heir = make_engine();
     gate_.open();
     // A run through the heir waits behind what it took over.
     const auto outcome = run(*heir, request("echo", "third"));
@@ -206,7 +206,7 @@ TEST_F(Takeover, ADeadEnginesAcceptedRunsFinishElsewhereOnce) {
 }
 
 TEST_F(Takeover, ARunThatEndsNoSuperstepIsGivenUpAfterItsAttempts) {
-    const auto store = storage::make_memory_store(database_, short_lease(), store_metrics_);
+    const auto store = storage::make_memory_store(database_, long_lease(), store_metrics_);
     auto wanted = request("gated", "poison");
     const auto thread = thread_;
     const auto attempt_on_disk = [&] {
@@ -217,14 +217,14 @@ TEST_F(Takeover, ARunThatEndsNoSuperstepIsGivenUpAfterItsAttempts) {
         return attempt;
     };
     std::vector<std::unique_ptr<TestEngine>> dead;  // their nodes wait at the gate to the end
-    auto engine = make_mortal_engine();
+    auto engine = make_engine();
     ASSERT_TRUE(accept(*engine, wanted));
     for (std::int32_t attempt = 1; attempt <= SchedulerLimits{}.attempts_max; ++attempt) {
         ASSERT_TRUE(comes_true([&] { return attempt_on_disk() >= attempt; }));
         ASSERT_EQ(attempt_on_disk(), attempt) << "though its node has not returned";
         engine->kill();
         dead.push_back(std::move(engine));
-        engine = make_mortal_engine();
+        engine = make_engine();
     }
     wanted.maybe_repeated = true;
     const auto outcome = run(*engine, wanted);

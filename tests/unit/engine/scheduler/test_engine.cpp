@@ -85,15 +85,15 @@ base::Instant soon() {
     return base::system_clock().now() + std::chrono::seconds{20};
 }
 
-storage::StoreLimits short_lease() {
+storage::StoreLimits long_lease() {
     storage::StoreLimits limits;
-    limits.lease = std::chrono::milliseconds{300};
+    limits.lease = std::chrono::hours{24 * 365};
     return limits;
 }
 
 OwnershipLimits quick_ownership() {
     OwnershipLimits limits;
-    limits.lease = short_lease().lease;
+    limits.lease = long_lease().lease;
     limits.heartbeat_every = std::chrono::milliseconds{50};
     limits.recovery_every = std::chrono::milliseconds{50};
     return limits;
@@ -145,6 +145,7 @@ void TestEngine::kill() {
     killed_ = true;
     ownership_->stop();
     scheduler_->stop();
+    ownership_->leave();  // all that its row is for is the lease
 }
 
 }  // namespace heddle::scheduler::test

@@ -16,8 +16,10 @@ namespace heddle::scheduler::test {
 
 /// When a test gives up waiting for what must happen.
 [[nodiscard]] base::Instant soon();
-/// So that a dead engine's threads are free within the test.
-[[nodiscard]] storage::StoreLimits short_lease();
+/// No machine is so slow that a lease passes, nor is a clock that a test moves: an engine is dead
+/// when TestEngine::kill() says so.
+[[nodiscard]] storage::StoreLimits long_lease();
+/// Looks often for what others left.
 [[nodiscard]] OwnershipLimits quick_ownership();
 
 /// Node executions that arrive here wait until the test lets them go. Any OS thread.
@@ -53,7 +55,7 @@ public:
                const SchedulerLimits& limits = {});
     ~TestEngine();
 
-    /// What a process that is killed does: stops without a word to the store.
+    /// What a process that is killed does: stops whatever it is at. Its lease passes at once.
     void kill();
     [[nodiscard]] Ownership& ownership() { return *ownership_; }
     [[nodiscard]] Scheduler& scheduler() { return *scheduler_; }

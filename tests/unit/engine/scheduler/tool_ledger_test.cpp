@@ -95,7 +95,7 @@ class ToolLedger : public SchedulerTest, public testing::WithParamInterface<Dura
 protected:
     [[nodiscard]] std::unique_ptr<TestEngine> make_engine() {
         return std::make_unique<TestEngine>(
-            storage::make_memory_store(database_, short_lease(), store_metrics_), calling_,
+            storage::make_memory_store(database_, long_lease(), store_metrics_), calling_,
             quick_ownership());
     }
     [[nodiscard]] RunRequest request(std::optional<Json> resume = std::nullopt) const {
@@ -176,7 +176,7 @@ protected:
         std::make_shared<const CallingNode>(gate_, answered_);
     Catalog calling_{{make_calling_graph(node_)}};
     std::unique_ptr<storage::Store> store_ =
-        storage::make_memory_store(database_, short_lease(), store_metrics_);  ///< looks at it
+        storage::make_memory_store(database_, long_lease(), store_metrics_);  ///< looks at it
 };
 
 TEST_P(ToolLedger, CallsAreOnDiskWithTheirCheckpointUntilTheirStepIs) {

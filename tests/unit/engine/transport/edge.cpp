@@ -9,7 +9,7 @@
 namespace heddle::transport::test {
 
 void wait_until(const std::function<bool()>& condition, const char* what) {
-    const auto until = base::system_clock().now() + std::chrono::seconds{5};
+    const auto until = base::system_clock().now() + std::chrono::seconds{30};
     while (!condition()) {
         if (base::system_clock().now() > until) {
             ADD_FAILURE() << "waited in vain: " << what;

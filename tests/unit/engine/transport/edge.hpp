@@ -30,7 +30,7 @@ public:
     void send_bytes(const std::string& frame);
     /// Sends several parts where the protocol has one.
     void send_parts(const std::vector<std::string>& parts);
-    /// The next frame of type T; other frames before it are skipped. Fails after five seconds.
+    /// The next frame of type T; other frames before it are skipped. Fails after half a minute.
     template <class T>
     T receive() {
         while (true) {
@@ -52,7 +52,7 @@ public:
     static wire::Request request(wire::RequestId id, std::string method, std::string path);
 
 private:
-    static constexpr int kPatience = 5000;
+    static constexpr int kPatience = 30'000;
     void* context_;
     void* socket_;
     std::uint64_t pings_ = 0;

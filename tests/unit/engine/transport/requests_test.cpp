@@ -74,16 +74,20 @@ TEST(Transport, WhatComesBehindASilenceMayHaveGoneElsewhere) {
         while (edge.receive<wire::Head>().id != id && !testing::Test::HasFailure()) {
         }
     };
+    const auto begun = base::system_clock().now();
     (void)edge.ping();
     ask(1, false);
     ask(2, true);
-    EXPECT_EQ(engine.api.late, 0);
+    const auto before = engine.api.late.load();
+    if (base::system_clock().now() - begun < std::chrono::milliseconds{1300}) {
+        EXPECT_EQ(before, 0);
+    }
     const auto until = base::system_clock().now() + std::chrono::milliseconds{1450};
     wait_until([until] { return base::system_clock().now() >= until; }, "the edge says nothing");
     ask(3, false);
-    EXPECT_EQ(engine.api.late, 1);
+    EXPECT_EQ(engine.api.late, before + 1);
     ask(4, true);
-    EXPECT_EQ(engine.api.late, 2) << "right behind the first";
+    EXPECT_EQ(engine.api.late, before + 2) << "right behind the first";
 }
 
 TEST(Transport, GarbageIsCountedAndHarmless) {
@@ -263,7 +267,7 @@ TEST(Transport, BodiesAreBoundedTogetherUntilTheirRunsAreStored) {
     wait_until(
         [&] {
             send(id++, "/echo", 1000);
-            return std::holds_alternative<wire::Head>(edge.next(5000).value());
+            return std::holds_alternative<wire::Head>(edge.next(30'000).value());
         },
         "there is room again");
 }

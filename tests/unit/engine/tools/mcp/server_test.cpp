@@ -240,14 +240,14 @@ TEST_F(McpTest, AFailedOpeningIsTheFailureOfAllWhoWaitedForIt) {
 }
 
 TEST_F(McpTest, WhoGivesUpLeavesTheOpeningToTheNext) {
-    const auto source = make("slow");
-    const auto begun = std::make_shared<std::promise<base::CancelSource*>>();
+    const auto source = make("slower");
+    const auto cancel = std::make_shared<base::CancelSource>();
+    const auto begun = std::make_shared<std::promise<void>>();
     auto first = test::start_on(shards_.at(0), [=]() -> Task<Result<Tools>> {
-        base::CancelSource cancel;
-        begun->set_value(&cancel);
-        co_return co_await source->load(base::system_clock().now() + 20s, cancel);
+        begun->set_value();
+        co_return co_await source->load(base::system_clock().now() + 20s, *cancel);
     });
-    auto* cancel = begun->get_future().get();
+    begun->get_future().wait();
     auto second = start_load(source, 1);
     auto impatient = start_load(source, 2, 20ms);
     EXPECT_EQ(impatient.get().error().code, ErrorCode::timeout) << "its own deadline";

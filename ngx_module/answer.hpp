@@ -18,6 +18,7 @@ struct ErrorAnswer {
 };
 
 inline constexpr std::string_view kUnavailable = "unavailable";
+inline constexpr std::string_view kOverloaded = "overloaded";
 
 /// Sends {"detail", "code"}, unless the location has an error_page for that status: then nothing is
 /// sent and the status returned, so that nginx goes there.

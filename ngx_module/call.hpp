@@ -45,12 +45,13 @@ struct Call {
     ngx_str_t run_id{};           ///< minted, or empty
     std::uint64_t key_hash = 0;
     std::uint64_t tried = 0;       ///< bit i: engine i has had it and cannot have it again
-    std::uint64_t unsent = 0;      ///< bit i: engine i could not be sent it; asked again at a tick
-    std::uint32_t hop = 0;         ///< engines that have had it
+    std::uint64_t ask_later = 0;   ///< bit i: engine i could not have it; asked again at a tick
+    std::uint32_t hop = 0;         ///< engines that have had it; asking again adds none
     bool retry_safe = false;       ///< may be repeated though an engine may have done it already
     bool with_engine = false;      ///< `channel` counts it among its own
     bool waiting = false;          ///< for an engine to come up
     bool was_refused = false;      ///< by at least one engine, which lives
+    bool was_overload = false;     ///< one of them had too much to do
     ngx_msec_t waiting_since = 0;  ///< the first time; the patience for all of it counts from then
     bool accepted = false;         ///< by an engine, durably: its run goes on whoever dies
     bool taken = false;            ///< the present engine has said that it has the run

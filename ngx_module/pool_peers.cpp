@@ -19,7 +19,7 @@ std::uint64_t bit_of(const Channel& channel) {
 }
 
 bool may_have(const Call& call, const Channel& channel) {
-    return ((call.tried | call.unsent) & bit_of(channel)) == 0;
+    return ((call.tried | call.ask_later) & bit_of(channel)) == 0;
 }
 
 /// Whether another engine can give what the client lacks of the response.
@@ -197,10 +197,10 @@ void PoolPeers::submit_to(Call& call, Channel* target) {
                 }
                 return;
             case Sent::engine_full:
-                call.unsent |= bit_of(*channel);
+                call.ask_later |= bit_of(*channel);
                 break;
             case Sent::cannot:
-                fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
+                fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kOverloaded,
                             "too many requests are open in this nginx process", 1});
                 return;
         }
@@ -224,7 +224,7 @@ void PoolPeers::wait_or_fail(Call& call) {
         return;
     }
     if (call.was_refused) {
-        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, "overloaded",
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, call.was_overload ? kOverloaded : kUnavailable,
                     "no engine takes this request at the moment", 1});
     } else {
         fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
@@ -237,7 +237,7 @@ bool PoolPeers::is_worth_waiting(const Call& call) const noexcept {
     return call.accepted ||
            std::any_of(channels_.begin(), channels_.end(), [&](const auto& channel) {
                return (call.tried & bit_of(*channel)) == 0 &&
-                      ((call.unsent & bit_of(*channel)) != 0 ||
+                      ((call.ask_later & bit_of(*channel)) != 0 ||
                        channel->may_come_soon(call.conf->connect_timeout) ||
                        is_usable_for_anyone(zone_, channel->index()));
            });
@@ -354,8 +354,8 @@ void PoolPeers::act_on(Call& call, Channel& channel, wire::EngineMessage&& messa
         count(channel.figures().frames_dropped);  // too late to send it elsewhere
     } else if (const auto* moved = std::get_if<wire::Moved>(&message)) {
         on_moved(call, channel, *moved);
-    } else if (std::holds_alternative<wire::Refused>(message)) {
-        on_refused(call, channel);
+    } else if (const auto* refused = std::get_if<wire::Refused>(&message)) {
+        on_refused(call, channel, *refused);
     }
 }
 
@@ -379,7 +379,7 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
     const bool hops_left = call.hop <= hops_max();
     const bool usable = owner != nullptr && owner->is_usable();
     if (!hops_left && call.accepted) {
-        call.unsent |= bit_of(channel);
+        call.ask_later |= bit_of(channel);
         submit(call);
         return;
     }
@@ -404,15 +404,23 @@ void PoolPeers::on_moved(Call& call, Channel& channel, const wire::Moved& moved)
     submit_to(call, owner);
 }
 
-void PoolPeers::on_refused(Call& call, Channel& channel) {
+void PoolPeers::on_refused(Call& call, Channel& channel, const wire::Refused& refused) {
     count(channel.figures().refused);
     if (call.accepted) {
         send_on(call, channel);
         return;
     }
     release(call, false);
-    call.hop++;
-    call.tried |= bit_of(channel);
+    if (refused.code == kUnavailable) {
+        // Its lease or its way to the store may be back in a moment: it is asked again, and that is
+        // no further hop, after some of which an engine gives an answer.
+        call.hop = std::max<std::uint32_t>(call.hop, 1);
+        call.ask_later |= bit_of(channel);
+    } else {
+        call.hop++;
+        call.tried |= bit_of(channel);
+        call.was_overload |= refused.code == kOverloaded;
+    }
     call.was_refused = true;
     submit(call);
 }
@@ -420,7 +428,7 @@ void PoolPeers::on_refused(Call& call, Channel& channel) {
 void PoolPeers::send_on(Call& call, Channel& channel) {
     release(call, false);
     call.hop++;
-    call.unsent |= bit_of(channel);
+    call.ask_later |= bit_of(channel);
     submit(call);
 }
 
@@ -508,7 +516,7 @@ void PoolPeers::retry_waiting() {
     const auto ids = waiting_;
     for_each(ids, [this](Call& call) {
         if (call.waiting) {
-            call.unsent = 0;
+            call.ask_later = 0;
             submit(call);
         }
     });

@@ -71,7 +71,7 @@ private:
     /// It has lost the thread since: what it says of the call counts for nothing.
     void on_stale(Call& call, Channel& channel, bool ended);
     void on_moved(Call& call, Channel& channel, const wire::Moved& moved);
-    void on_refused(Call& call, Channel& channel);
+    void on_refused(Call& call, Channel& channel, const wire::Refused& refused);
     /// Its engine is lost: to the next one if that can do no harm, else an error to the client.
     void lose(Call& call);
     /// To another engine, or to this one later.

@@ -223,12 +223,7 @@ void PoolPeers::wait_or_fail(Call& call) {
         ngx_add_timer(&call.timeout.event, waited < patience ? patience - waited : 1);
         return;
     }
-    if (call.was_refused) {
-        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, call.was_overload ? kOverloaded : kUnavailable,
-                    "no engine takes this request at the moment", 1});
-    } else {
-        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
-    }
+    fail_without_engine(call);
 }
 
 bool PoolPeers::is_worth_waiting(const Call& call) const noexcept {
@@ -452,7 +447,7 @@ void PoolPeers::lose(Call& call) {
     }
     call.hop++;
     if (!call.accepted && call.hop > hops_max()) {
-        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+        fail_without_engine(call);
         return;
     }
     submit(call);

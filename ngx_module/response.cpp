@@ -235,6 +235,15 @@ void fail(Call& call, const ErrorAnswer& answer) {
     }
 }
 
+void fail_without_engine(Call& call) {
+    if (!call.was_refused) {
+        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+        return;
+    }
+    fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, call.was_overload ? kOverloaded : kUnavailable,
+                "no engine takes this request at the moment", 1});
+}
+
 void respond_error(Call& call, const ErrorAnswer& answer) {
     call.peers->release(call, true);
     call.error = answer.code;
@@ -379,7 +388,7 @@ void respond_end(Call& call, const wire::End& end) {
 
 void respond_timeout(Call& call) {
     if (call.waiting || call.kept) {
-        fail(call, {NGX_HTTP_SERVICE_UNAVAILABLE, kUnavailable, "no engine is connected", 1});
+        fail_without_engine(call);
         return;
     }
     if (!call.head_sent) {

@@ -24,6 +24,8 @@ void finish(Call& call, ngx_int_t rc);
 
 /// Ends the call with an error: respond_error() before its head, break_response() after.
 void fail(Call& call, const ErrorAnswer& answer);
+/// The same, because no engine takes it: 503 with Retry-After.
+void fail_without_engine(Call& call);
 /// Ends the call with an answer of the module's own, before its head.
 void respond_error(Call& call, const ErrorAnswer& answer);
 /// Ends the call after its head, so that the client can tell: an `error` event, or a connection

@@ -425,7 +425,7 @@ void Channel::set_state(EngineState state) {
     since_ = ngx_current_msec;
     figures_.state.store(static_cast<std::uint64_t>(state), std::memory_order_relaxed);
     if (is_usable()) {
-        peers_.on_engine_up();
+        peers_.on_engine_up(*this);
     }
 }
 

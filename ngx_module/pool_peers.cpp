@@ -88,7 +88,7 @@ void PoolPeers::tick(bool ping) {
     for (auto& channel : channels_) {
         channel->tick(ping);
     }
-    retry_waiting();
+    retry_waiting([](Call& call) { call.ask_later = 0; });
 }
 
 Channel* PoolPeers::pick_by_key(const Call& call, EngineState state) {
@@ -208,7 +208,8 @@ void PoolPeers::submit_to(Call& call, Channel* target) {
 }
 
 void PoolPeers::wait_or_fail(Call& call) {
-    const bool may_wait = waiting_.size() < kWaitingMax && is_worth_waiting(call);
+    const bool has_room = call.accepted || waiting_.size() < kWaitingMax;
+    const bool may_wait = has_room && is_worth_waiting(call);
     if (may_wait && call.id == 0) {
         call.id = worker_.inflight().add(call);
     }
@@ -344,6 +345,7 @@ void PoolPeers::act_on(Call& call, Channel& channel, wire::EngineMessage&& messa
     } else if (accepted != nullptr) {
         call.accepted = true;
         call.tried = 0;  // who did not want to begin the run may still go on with it
+        call.was_refused = call.was_overload = false;
         ngx_add_timer(&call.timeout.event, call.conf->read_timeout);
     } else if (call.answering) {
         count(channel.figures().frames_dropped);  // too late to send it elsewhere
@@ -406,11 +408,14 @@ void PoolPeers::on_refused(Call& call, Channel& channel, const wire::Refused& re
         return;
     }
     release(call, false);
-    if (refused.code == kUnavailable) {
+    if (refused.code == kUnavailable && call.retry_safe) {
         // Its lease or its way to the store may be back in a moment: it is asked again, and that is
         // no further hop, after some of which an engine gives an answer.
         call.hop = std::max<std::uint32_t>(call.hop, 1);
         call.ask_later |= bit_of(channel);
+        if (call.waiting_since == 0) {
+            call.waiting_since = ngx_current_msec;
+        }
     } else {
         call.hop++;
         call.tried |= bit_of(channel);
@@ -500,18 +505,20 @@ void PoolPeers::end_streams(bool at_once) {
     }
 }
 
-void PoolPeers::on_engine_up() {
-    retry_waiting();
+void PoolPeers::on_engine_up(const Channel& channel) {
+    // It may be another than the one there that had the call.
+    retry_waiting([bit = bit_of(channel)](Call& call) {
+        call.tried &= ~bit;
+        call.ask_later &= ~bit;
+    });
 }
 
-void PoolPeers::retry_waiting() {
-    if (waiting_.empty()) {
-        return;
-    }
-    const auto ids = waiting_;
-    for_each(ids, [this](Call& call) {
+template <class Free>
+void PoolPeers::retry_waiting(Free free) {
+    const auto ids = std::exchange(waiting_, {});
+    for_each(ids, [this, free](Call& call) {
         if (call.waiting) {
-            call.ask_later = 0;
+            free(call);
             submit(call);
         }
     });

@@ -46,7 +46,7 @@ public:
     void on_message(Channel& channel, wire::EngineMessage&& message);
     void on_lost(Channel& channel);       ///< the engine is down
     void on_forgotten(Channel& channel);  ///< the engine knows nothing sent before its last Hello
-    void on_engine_up();
+    void on_engine_up(const Channel& channel);
 
     [[nodiscard]] Worker& worker() noexcept { return worker_; }
     [[nodiscard]] ngx_slab_pool_t* slab() noexcept { return zone_.slab; }
@@ -63,9 +63,11 @@ private:
     [[nodiscard]] Sent send(Call& call, Channel& channel);
     void submit_to(Call& call, Channel* target);
     void wait_or_fail(Call& call);
-    /// An engine that has not had the call, and may be able to take it soon.
+    /// Whether an engine may be able to take it soon.
     [[nodiscard]] bool is_worth_waiting(const Call& call) const noexcept;
-    void retry_waiting();
+    /// Submits again what waits, `free(call)` first: it says which engines may have it again.
+    template <class Free>
+    void retry_waiting(Free free);
     [[nodiscard]] std::size_t hops_max() const noexcept { return 2 * channels_.size() + 2; }
     void act_on(Call& call, Channel& channel, wire::EngineMessage&& message);
     /// It has lost the thread since: what it says of the call counts for nothing.

@@ -97,7 +97,8 @@ void Edge::check_call(std::uint64_t id) {
         }
         return;
     }
-    if (silence > (call.accepted ? kReadTimeout : kConnectTimeout)) {
+    const auto waited = call.refused_at ? world_.now() - *call.refused_at : silence;
+    if (call.accepted ? silence > kReadTimeout : waited > kConnectTimeout) {
         answer(id, 503);
         return;
     }
@@ -242,7 +243,11 @@ void Edge::take(std::size_t slot, const wire::EngineMessage& message) {
         call.listener->accepted();
     } else if (const auto* moved = std::get_if<wire::Moved>(&message)) {
         on_moved(id, *moved);
-    } else if (std::holds_alternative<wire::Refused>(message)) {
+    } else if (const auto* refused = std::get_if<wire::Refused>(&message)) {
+        if (refused->code == "unavailable" && !call.accepted && !call.request.run_id.empty()) {
+            call.hop = 0;  // asking it again is no further hop
+            call.refused_at = call.refused_at.value_or(world_.now());
+        }
         lost(id);
     }
 }

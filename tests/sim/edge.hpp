@@ -92,6 +92,8 @@ private:
         std::string partial;  ///< of a stream: an event that has not ended
         std::string last_event_id;
         Duration heard_at{};
+        std::optional<Duration>
+            refused_at;  ///< first, by an engine that may take it a moment later
     };
     struct Slot {
         std::uint64_t connection = 0;  ///< 0: none

@@ -86,6 +86,7 @@ class Stack:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="heddle-bench-"))
         self.folder.chmod(0o711)  # Postgres runs as another user below it
         self._processes = []
+        self._places = []
 
     def __enter__(self):
         return self
@@ -93,7 +94,18 @@ class Stack:
     def __exit__(self, kind, value, trace):
         for process, stop_signal in reversed(self._processes):
             self._end(process, stop_signal)
+        for place in self._places:
+            place.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def reserve_port(self):
+        """Nobody else gets it as long as the Stack lasts; nginx, which sets SO_REUSEADDR too, may
+        listen there."""
+        place = socket.socket()
+        self._places.append(place)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
 
     def start(self, name, command, stop_signal=signal.SIGTERM, env=None):
         """Starts a process whose output goes to NAME.log; returns it and that path."""
@@ -128,7 +140,7 @@ class Nginx:
     def __init__(self, stack, name, workers, http, module=None):
         self.folder = stack.folder / name
         self.folder.mkdir()
-        self.port = free_port()
+        self.port = stack.reserve_port()
         conf = self.folder / "nginx.conf"
         conf.write_text(self._config(workers, http, module))
         command = [tool("nginx"), "-p", self.folder, "-c", conf, "-e", self.error_log]

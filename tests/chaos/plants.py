@@ -134,7 +134,11 @@ def lose_increment(evidence):
 @plant("counters")
 def double_increment(evidence):
     """two runs were told one count"""
-    each, _ = _some(evidence, lambda one: one.agent == "tally" and one.count > 1)
+    def follows_another(one):
+        return one.agent == "tally" and any(
+            each.thread == one.thread and each.outcome == "acknowledged"
+            and each.count == one.count - 1 for each in evidence.operations)
+    each, _ = _some(evidence, follows_another)
     return _replace_operation(evidence, each, count=each.count - 1)
 
 

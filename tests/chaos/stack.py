@@ -3,7 +3,7 @@ model server, every way between two of them through a link that can be cut (test
 import contextlib
 import pathlib
 
-from harness import Cluster, Engine, ModelServer
+from harness import SHORT_LEASE_MS, Cluster, Engine, ModelServer
 from local.processes import LocalError, wait_until
 from network import Network
 from postgres_pair import PostgresPair
@@ -128,7 +128,7 @@ class ChaosCluster(Cluster):
     def __init__(self, folder, network, pair, **options):
         self._network, self._pair = network, pair
         super().__init__(folder, engines=ENGINES, workers=WORKERS, store="unused",
-                         agents=HERE / "agents", nginx_http=LOG_FORMAT,
+                         lease_ms=SHORT_LEASE_MS, agents=HERE / "agents", nginx_http=LOG_FORMAT,
                          nginx_server=f'        access_log "{folder}/access.log" chaos;', **options)
 
     def make_engine(self, number):

@@ -149,14 +149,16 @@ test("runs.cancel", async () => {
 
 test("a second run is enqueued, or rejected when it asks for that", async () => {
   const { thread_id: threadId } = await client.threads.create();
-  const first = await client.runs.create(threadId, "wordy", { input: user("first") });
+  const first = await client.runs.create(threadId, "long", { input: user("first") });
   await refused(
     client.runs.create(threadId, "echo", { input: user("no"), multitaskStrategy: "reject" }),
     409,
   );
-  const values = await client.runs.wait(threadId, "echo", { input: user("second") });
+  const second = await client.runs.create(threadId, "echo", { input: user("second") });
+  await client.runs.cancel(threadId, first.run_id, true);
+  const values = await client.runs.join(threadId, second.run_id);
   assert.deepEqual([values.messages[0].content, values.messages.at(-1).content], ["first", "second"]);
-  assert.equal(await settled(threadId, first.run_id), "success");
+  assert.equal(await settled(threadId, first.run_id), "interrupted");
 });
 
 test("what does not exist is refused with its status", async () => {

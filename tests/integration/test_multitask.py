@@ -37,7 +37,9 @@ async def play(apis, vector):
     here, there = apis
     thread = await here.new_thread()
     path = f"/threads/{thread}/runs"
-    executing = (await here.post(path, run_of("slow", "executing"))).json["run_id"]
+    # It has to be under way until the newer one has come.
+    agent = "sluggish" if vector["executing"] == "success" else "long"
+    executing = (await here.post(path, run_of(agent, "executing"))).json["run_id"]
     await here.wait_run(thread, executing, statuses=("running",))
     waiting = (await there.post(path, run_of("slow", "waiting"))).json["run_id"]
     older = {"executing": executing, "waiting": waiting}

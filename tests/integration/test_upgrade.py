@@ -6,19 +6,21 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 
 import aiohttp
 import pytest
 
 from api_client import connect, eventually, run_of, text_of
 from clusters import STEPS, run, slow_cluster
-from harness import free_port
+from harness import reserved_port
 from local.nginx import STEPS as NGINX_STEPS
 from local.processes import Identity, end, tool, wait_until
 
 STREAMS = 16
 START_SECONDS = 20.0
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 30.0   # they have 3 s for their streams
+STEP_SECONDS = 2.0     # streams must be open still when there is a new master
 CUT = (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)
 
 
@@ -26,15 +28,15 @@ class Daemon:
     """An nginx like the cluster's, in the background as in production: without `daemon on` nginx
     takes no upgrade."""
 
-    def __init__(self, cluster, folder):
+    def __init__(self, cluster, folder, ports):
         edge = cluster.edges[0]
-        self.port = free_port()
+        self.port, h2_port = ports
         self.error_log = folder / "error.log"
         (folder / "tmp").mkdir()
         text = (edge.folder / "nginx.conf").read_text()
         for old, new in (("daemon off;", ""), (str(edge.folder), str(folder)),
                          (f":{edge.port};", f":{self.port};"),
-                         (f":{edge.h2_port} ", f":{free_port()} ")):
+                         (f":{edge.h2_port} ", f":{h2_port} ")):
             assert old in text
             text = text.replace(old, new)
         conf = folder / "nginx.conf"
@@ -78,7 +80,8 @@ class Daemon:
 
 @pytest.fixture(params=["sqlite"])
 def cluster(request, tmp_path):
-    with slow_cluster(tmp_path, latency=0.5, store=request.param, engines=2, workers=2) as made:
+    with slow_cluster(tmp_path, latency=0.5, step_seconds=STEP_SECONDS, store=request.param,
+                      engines=2, workers=2) as made:
         yield made
         made.check_clean()
 
@@ -87,10 +90,11 @@ def cluster(request, tmp_path):
 def daemon(cluster, tmp_path):
     folder = tmp_path / "daemon"
     folder.mkdir()
-    made = Daemon(cluster, folder)
-    made.start()
-    yield made
-    made.stop()
+    with reserved_port() as port, reserved_port() as h2_port:
+        made = Daemon(cluster, folder, (port, h2_port))
+        made.start()
+        yield made
+        made.stop()
     log = made.error_log.read_text(errors="replace")
     assert not [line for line in log.splitlines() if "[alert]" in line or "[emerg]" in line], log
 
@@ -133,10 +137,12 @@ def test_an_upgrade_on_the_fly_loses_and_repeats_nothing(cluster, daemon):
             os.kill(old.pid, signal.SIGUSR2)
             await asyncio.to_thread(daemon.newest)
             os.kill(old.pid, signal.SIGWINCH)  # its workers leave, it stays to be asked back
+            asked = time.monotonic()
 
             async def have_left():
                 return not leaving & daemon.workers(old)
             await eventually(have_left, "the old workers end", LEAVE_SECONDS)
+            print(f"old workers gone after {time.monotonic() - asked:.2f} s")
             os.kill(old.pid, signal.SIGQUIT)
 
             cuts = 0

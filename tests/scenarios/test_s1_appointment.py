@@ -2,7 +2,8 @@
 
 The model server takes 2.8 s for a call and streams, as the real one did. Some flows need a tool and
 so two calls; what a flow takes alone is measured first, in the same process, and everybody together
-must be done within 1.05 times that.
+must be done within 1.05 times that. A machine that stands still for a moment spoils one round, a
+queue every one: they have three.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from clusters import appointment_cluster, engine_metrics, run
 
 LATENCY_SECONDS = 2.8
 SLOWDOWN_MAX = 1.05
+ROUNDS = 3
 
 # (message, language, model calls of its flow): the wording of the deployment that was measured.
 CALLERS = [
@@ -92,21 +94,34 @@ async def alone(api):
 
 
 async def all_at_once(api, threads, texts, turn_number, taken):
-    """Everybody's turn at the same instant. Returns all new messages of each caller."""
+    """Everybody's turn at the same instant. Returns all new messages of each caller, and whether
+    nobody waited for another."""
     began = time.monotonic()
     results = await asyncio.gather(*[turn(api, *both) for both in zip(threads, texts)])
     total = time.monotonic() - began
-    for number, (messages, seconds, first_token) in enumerate(results):
+    slowdowns, longest = [], 0.0
+    for number, (messages, seconds, _) in enumerate(results):
         check_answer(number, messages, turn_number, texts[number])
         calls = len([one for one in messages if one["type"] == "ai"])
-        assert seconds <= SLOWDOWN_MAX * taken[calls], \
-            f"caller {number + 1}: {seconds:.3f} s, alone {taken[calls]:.3f} s"
-        assert first_token < LATENCY_SECONDS, "the answer is streamed, not sent at its end"
-    longest = max(taken[max(1, len([m for m in one[0] if m["type"] == "ai"]))] for one in results)
+        slowdowns.append(seconds / taken[calls])
+        longest = max(longest, taken[calls])
+    first_token = max(first for _, _, first in results)
     print(f"turn {turn_number}: 8 callers {total:.3f} s, one alone {longest:.3f} s, "
-          f"ratio {total / longest:.3f}")
-    assert total <= SLOWDOWN_MAX * longest
-    return [one[0] for one in results]
+          f"ratio {total / longest:.3f}, of one caller {max(slowdowns):.3f}, "
+          f"latest first token {first_token:.3f} s")
+    # The answer is streamed, not sent at its end.
+    is_quick = max(*slowdowns, total / longest) <= SLOWDOWN_MAX and first_token < LATENCY_SECONDS
+    return [one[0] for one in results], is_quick
+
+
+async def play_round(cluster, api, threads, texts, turn_number, taken):
+    """The same, and what must hold in each round."""
+    cluster.model.reset()
+    before = engine_metrics(cluster)
+    conversations, is_quick = await all_at_once(api, threads, texts, turn_number, taken)
+    stats = cluster.model.stats()
+    check_tokens(before, engine_metrics(cluster), stats, conversations)
+    return conversations, is_quick and stats["max_concurrent"] == len(CALLERS)
 
 
 def check_tokens(before, after, stats, conversations):
@@ -136,27 +151,29 @@ def test_eight_callers_at_once_and_again_after_a_restart(tmp_path, store):
     async def first_day(cluster):
         async with connect(cluster.url) as api:
             taken = await alone(api)
-            cluster.model.reset()
-            before = engine_metrics(cluster)
-            threads = [await api.new_thread() for _ in CALLERS]
-            texts = [caller[0] for caller in CALLERS]
-            conversations = await all_at_once(api, threads, texts, 1, taken)
-            check_tokens(before, engine_metrics(cluster), cluster.model.stats(), conversations)
-            states = [await api.thread_messages(thread) for thread in threads]
-            assert states == conversations
-            check_isolation(states)
-            return threads, states, taken
+            for _ in range(ROUNDS):
+                threads = [await api.new_thread() for _ in CALLERS]
+                texts = [caller[0] for caller in CALLERS]
+                conversations, is_quick = await play_round(cluster, api, threads, texts, 1, taken)
+                states = [await api.thread_messages(thread) for thread in threads]
+                assert states == conversations
+                check_isolation(states)
+                if is_quick:
+                    return threads, states, taken
+            raise AssertionError(f"callers wait for one another, {ROUNDS} times")
 
-    async def second_day(cluster, threads, earlier, taken):
+    async def second_day(cluster, threads, states, taken):
         async with connect(cluster.url) as api:
-            assert [await api.thread_messages(thread) for thread in threads] == earlier
-            cluster.model.reset()
-            before = engine_metrics(cluster)
+            assert [await api.thread_messages(thread) for thread in threads] == states
             texts = [SECOND_TURN[language] for _, language, _ in CALLERS]
-            conversations = await all_at_once(api, threads, texts, 2, taken)
-            check_tokens(before, engine_metrics(cluster), cluster.model.stats(), conversations)
-            for thread, old, new in zip(threads, earlier, conversations):
-                assert await api.thread_messages(thread) == old + new
+            for number in range(ROUNDS):
+                conversations, is_quick = await play_round(cluster, api, threads, texts, number + 2,
+                                                           taken)
+                states = [old + new for old, new in zip(states, conversations)]
+                assert [await api.thread_messages(thread) for thread in threads] == states
+                if is_quick:
+                    return
+            raise AssertionError(f"callers wait for one another, {ROUNDS} times")
 
     with appointment_cluster(tmp_path, store=store,
                              latency=LATENCY_SECONDS) as cluster:

@@ -92,11 +92,12 @@ class SseReader:
 
 
 class Refused(AssertionError):
-    """A stream that was answered with another status than 200."""
+    """A stream that was answered with another status than 200; `retry_after` seconds, if it says."""
 
-    def __init__(self, what, status, text):
+    def __init__(self, what, status, text, retry_after=None):
         super().__init__(f"{what}: {status} {text[:2000]}")
         self.status, self.text = status, text
+        self.retry_after = None if retry_after is None else int(retry_after)
 
 
 class Api:
@@ -142,7 +143,8 @@ class Api:
         async with self.session.request(method, self.base_url + path, data=data,
                                         headers=sent) as response:
             if response.status != 200:
-                raise Refused(f"{method} {path}", response.status, await response.text())
+                raise Refused(f"{method} {path}", response.status, await response.text(),
+                              response.headers.get("retry-after"))
             assert "text/event-stream" in response.headers["content-type"], response.headers
             try:
                 yield response, _events(response)

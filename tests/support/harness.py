@@ -43,6 +43,12 @@ SERVER_STEPS = ((signal.SIGTERM, 5.0),)
 FAULTS = re.compile(r"\[(?:alert|emerg|crit)\]|exited on signal|AddressSanitizer|LeakSanitizer"
                     r"|ThreadSanitizer|UndefinedBehaviorSanitizer|runtime error: "
                     r"|HEDDLE_ASSERT|Assertion .* failed|terminate called")
+# A machine that stands still for some seconds must cost nobody anything; a longer lease would be
+# waited for where nginx, after such a moment, takes an engine for dead that lives. Where an engine
+# is to be given up because it died or was stopped, that takes SHORT_LEASE_MS, the default.
+LEASE_MS = 8_000
+SHORT_LEASE_MS = 2_000
+PATIENCE = "heddle_connect_timeout 10s;"
 # An engine that a test kills loses connections; nginx says so, and it is right.
 EXPECTED = re.compile(r"\[alert\].* kill\(\d+, \d+\) failed \(3: No such process\)")
 
@@ -70,6 +76,16 @@ def free_port():
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def reserved_port():
+    """A port that nobody else gets while the block lasts. Whoever sets SO_REUSEADDR, as nginx and
+    Postgres do, may listen there; until then connections are refused."""
+    with contextlib.closing(socket.socket()) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        yield place.getsockname()[1]
 
 
 def rss(pid):
@@ -285,12 +301,14 @@ class Edge:
         cluster = self.cluster
         listen = [f"listen 127.0.0.1:{self.port};", f"listen 127.0.0.1:{self.h2_port} http2;"]
         location = "" if cluster.own_locations else "location / { heddle_pass main; }"
+        patience = PATIENCE if cluster.lease_ms >= LEASE_MS else ""
         return f"""
 {nginx.pool("main", [engine.endpoint for engine in cluster.engines])}
 {cluster.nginx_http}
     server {{
         {listen[0]}
         {listen[1]}
+        {patience}
         {location}
         location = /heddle/status {{ heddle_status; }}
 {cluster.nginx_server}
@@ -323,20 +341,22 @@ class Cluster:
     agents    a folder; the repository's own if None
     model     a ModelServer, already started: OPENAI_BASE_URL of the engines. Ended with the cluster
     clinic    starts the clinic's server: CLINIC_URL of the engines
+    lease_ms  an engine silent for longer is given up; with LEASE_MS nginx is as patient
     nginx_main, nginx_http, nginx_server   more directives for those blocks
     own_locations   there is no `location /`; nginx_server has its own
     """
 
     def __init__(self, folder, *, engines=2, workers=2, nginxes=1, store="sqlite", agents=None,
-                 model=None, clinic=False, engine_options=(), environment=None, nginx_main="",
-                 nginx_http="", nginx_server="", own_locations=False):
+                 model=None, clinic=False, lease_ms=LEASE_MS, engine_options=(), environment=None,
+                 nginx_main="", nginx_http="", nginx_server="", own_locations=False):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.sockets = tempfile.mkdtemp(prefix="heddle-test-", dir="/tmp")
         self.workers = workers
         self.agents = pathlib.Path(agents or ROOT / "agents").resolve()
         self.model = model
-        self.engine_options = [str(option) for option in engine_options]
+        self.lease_ms = lease_ms
+        self.engine_options = [str(option) for option in ("--lease-ms", lease_ms, *engine_options)]
         self.nginx_main, self.nginx_http, self.nginx_server = nginx_main, nginx_http, nginx_server
         self.own_locations = own_locations
         self.store_url = self._store(store)
@@ -422,18 +442,23 @@ class Cluster:
         for edge in self.edges:
             if edge.nginx is None or not edge.nginx.is_running():
                 edge.start()
-        wait_until(self._all_connected, "every nginx reaches an engine", START_SECONDS)
+        self.wait_connected()
 
-    def _all_connected(self):
-        for edge in self.edges:
-            if self.own_locations:
-                continue
-            try:
-                if get_json(edge.url + "/ok") != {"ok": True}:
-                    return False
-            except OSError:
-                return False
-        return True
+    def wait_connected(self):
+        """Until every nginx worker knows every engine as one that lives: right after the start of
+        an engine that was gone, a request may find none."""
+        wait_until(lambda: all(self._is_connected(edge) for edge in self.edges),
+                   "every nginx worker is connected to every engine", START_SECONDS)
+
+    @staticmethod
+    def _is_connected(edge):
+        try:
+            (main,) = [pool for pool in edge.status()["pools"] if pool["name"] == "main"]
+        except OSError:
+            return False
+        workers = set(edge.worker_pids())
+        return all(workers <= {row["pid"] for row in engine["workers"] if row["state"] == "up"}
+                   for engine in main["engines"])
 
     def down(self):
         """Ends nginx, then the engines, each gracefully; what the store holds stays."""

@@ -175,6 +175,16 @@ void refuse_if_set(Fields& body, std::string_view name) {
     }
 }
 
+// Whether the thread is as an attempt of this request at another engine has left it, or at this one
+// before it lost its lease.
+bool is_of_earlier_attempt(const storage::ThreadRow& row, const Json* metadata) {
+    constexpr std::int64_t kAttemptsUs = 120'000'000;  // an edge gives up sooner
+    return row.head == storage::kNoSeq &&
+           base::unix_microseconds() - row.created_at_us < kAttemptsUs &&
+           Json::parse(row.metadata, nullptr, false) ==
+               (metadata == nullptr ? Json::object() : *metadata);
+}
+
 }  // namespace
 
 base::Task<Api::Outcome> Api::create_thread(Call& call) {
@@ -200,13 +210,19 @@ base::Task<Api::Outcome> Api::create_thread(Call& call) {
     }
     auto& shard = scheduler_.of(thread);
     const auto text = metadata == nullptr ? std::string{"{}"} : base::dump_json(*metadata);
-    // Without a name in the body a repeated request must find what its first life made; a first one
-    // must not be refused because the edge's key (a cookie, say) is that of an older thread.
-    const bool repeated = !named && call.request.hop > 0;
     const auto policy =
-        if_exists == 1U || repeated ? scheduler::IfExists::do_nothing : scheduler::IfExists::raise;
+        if_exists == 1U ? scheduler::IfExists::do_nothing : scheduler::IfExists::raise;
     auto row = co_await shard.create_thread(thread, text, policy, ttl);
-    if (!row && row.error().code == ErrorCode::conflict && !named) {
+    const bool exists = !row && row.error().code == ErrorCode::conflict;
+    if (exists && call.request.hop > 0) {
+        auto found = co_await base::from_callback<base::Result<storage::ThreadRow>>(
+            [&](auto done) { store().load_thread(thread, std::move(done)); });
+        if (found && is_of_earlier_attempt(*found, metadata)) {
+            co_return Answer{json_response(200, thread_json(*found, std::nullopt))};
+        }
+    }
+    if (exists && !named) {
+        // The edge's key (a cookie, say) is that of an older thread.
         do {
             thread = ThreadId{base::make_uuid_v7()};
         } while (&pool.of(thread) != &pool.of(hinted));

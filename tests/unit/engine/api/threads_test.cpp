@@ -84,9 +84,33 @@ TEST(Threads, AreNotRefusedBecauseTheEdgesKeyIsThatOfAnOlderOne) {
     const auto made = api.begin(request)->finish();
     ASSERT_EQ(made.status, 200);
     EXPECT_NE(made.json().at("thread_id"), older);
-    request.hop = 1;
-    EXPECT_EQ(api.begin(request)->finish().json().at("thread_id"), older)
-        << "a repeat finds what its first life made";
+}
+
+TEST(Threads, FindWhatAnEarlierAttemptOfTheirRequestMade) {
+    TestApi api;
+    const auto repeat = [&api](const std::string& key, const Json& body) {
+        Request request;
+        request.method = "POST";
+        request.path = "/threads";
+        request.thread_id = key;
+        request.body = body.dump();
+        request.hop = 1;
+        return api.begin(std::move(request))->finish();
+    };
+    const Json metadata{{"user", "ann"}, {"n", 1}};
+    const auto made = api.call("POST", "/threads", Json{{"metadata", metadata}}.dump());
+    const auto id = made.json().at("thread_id").get<std::string>();
+    const Json named{{"thread_id", id}, {"metadata", metadata}};
+    EXPECT_EQ(repeat(id, Json{{"metadata", metadata}}).json().at("thread_id"), id);
+    EXPECT_EQ(repeat(id, named).json().at("thread_id"), id);
+    EXPECT_EQ(repeat(id, Json{{"thread_id", id}}).status, 409) << "another request's";
+
+    ASSERT_EQ(api.call("POST", "/threads/" + id + "/runs/wait", run_body("echo", "hi")).status,
+              200);
+    EXPECT_EQ(repeat(id, named).status, 409) << "it has been used";
+    const auto fresh = repeat(id, Json{{"metadata", metadata}});
+    EXPECT_EQ(fresh.status, 200);
+    EXPECT_NE(fresh.json().at("thread_id"), id) << "its key is that of an older one";
 }
 
 TEST(Threads, RefuseWhatTheyDoNotObey) {

@@ -66,7 +66,7 @@ add_custom_target(heddle-unit)
 add_custom_target(heddle-conformance)
 add_custom_target(heddle-sim)
 
-# heddle_add_test(<name> LAYER <dir> SOURCES ... [LINK ...] [LABEL unit] [TIMEOUT 60]): links only
+# heddle_add_test(<name> LAYER <dir> SOURCES ... [LINK ...] [LABEL unit] [TIMEOUT 240]): links only
 # that layer, so code that reaches up fails to link here even if it happens to compile.
 function(heddle_add_test name)
     cmake_parse_arguments(ARG "" "LAYER;LABEL;TIMEOUT" "SOURCES;LINK" ${ARGN})
@@ -74,7 +74,7 @@ function(heddle_add_test name)
         set(ARG_LABEL unit)
     endif()
     if(NOT ARG_TIMEOUT)
-        set(ARG_TIMEOUT 60)
+        set(ARG_TIMEOUT 240)
     endif()
     heddle_target_name(${ARG_LAYER} layer_target)
     add_executable(${name} ${ARG_SOURCES})

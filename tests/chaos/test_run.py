@@ -11,7 +11,7 @@ from nemeses import ALL
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
-SECONDS = 280
+SECONDS = 580
 
 
 def chaos(*options):

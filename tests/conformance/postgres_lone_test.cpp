@@ -57,8 +57,8 @@ TEST_F(PostgresLone, ItsLoopTakesTheAnswer) {
         });
         in_loop += done.get_future().get() ? 1 : 0;
     }
-    // As a rule the writer sleeps again by then.
-    EXPECT_GT(in_loop, 0);
+    // The writer is asleep but for moments.
+    EXPECT_GT(in_loop, kWrites / 2);
 }
 
 TEST_F(PostgresLone, AStuckLoopIsNotWaitedForByOthers) {

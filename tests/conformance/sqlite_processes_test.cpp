@@ -97,13 +97,16 @@ TEST_F(SqliteProcesses, WritersOfSeveralProcessesTakeTurns) {
     OtherProcess second{"write", path()};
     ASSERT_TRUE(first.wait_until_ready());
     ASSERT_TRUE(second.wait_until_ready());
+    // The slowest may be the machine's; of twenty rows a second one is not.
     auto slowest = steady_clock::duration::zero();
+    auto next_slowest = steady_clock::duration::zero();
     auto before = steady_clock::now();
     constexpr storage::Seq kRowsMin = 20;
     const auto end = before + std::chrono::seconds{2};
     const auto last_end = before + std::chrono::seconds{30};
     const auto written = write_rows(*engine, [&](storage::Seq seq) {
         const auto now = steady_clock::now();
+        next_slowest = std::max(next_slowest, std::min(slowest, now - before));
         slowest = std::max(slowest, now - before);
         before = now;
         return now >= last_end || (now >= end && seq > kRowsMin);
@@ -111,7 +114,7 @@ TEST_F(SqliteProcesses, WritersOfSeveralProcessesTakeTurns) {
     const auto slowest_ms = std::chrono::duration_cast<milliseconds>(slowest).count();
     RecordProperty("rows", std::to_string(written));
     RecordProperty("slowest_ms", std::to_string(slowest_ms));
-    EXPECT_LT(slowest, std::chrono::seconds{10}) << "starved";
+    EXPECT_LT(next_slowest, std::chrono::seconds{1}) << "starved";
     EXPECT_GT(written, kRowsMin);
 }
 

@@ -342,7 +342,7 @@ async def killed_under_load(made, requests):
     if load.returncode == 1 and is_excused(told, made.engines, watch.pauses):
         return False
     assert load.returncode == 0, told[-2000:]
-    assert strikes >= 1
+    assert strikes >= max(1, KILLS // 3)
     assert ask("SELECT count(*) FROM heddle.threads") == str(requests)
     assert ask("SELECT status, count(*) FROM heddle.runs GROUP BY 1") == f"2|{requests}"
     # The input, the state after it, and five steps: once, whoever made them.

@@ -26,7 +26,8 @@ SEED = int(os.environ.get("HEDDLE_SEED", str(random.randrange(1 << 30))))
 INVARIANTS = ("acknowledged_once", "others_at_most_once", "answered_whole", "in_order",
               "answers_agree", "counters", "history_linear")
 CLIENTS = 16
-RESUMES_SECONDS = 9.0  # wanted are 5 s, which the figure that is printed shows
+RESUMES_SECONDS = 5.0
+TRIES = 3  # a machine that stands still does not do so each time
 FOUND_SECONDS = 30.0
 TURNS_MIN = 10  # of each client before the primary dies
 
@@ -72,14 +73,15 @@ def test_failover_loses_nothing_that_was_acknowledged(tmp_path, trial):
     agents = tmp_path / "agents"
     shutil.copytree(ROOT / "tests/chaos/agents/tally", agents / "tally")
 
-    async def body(pair, cluster):
-        assert await fail_over(pair, cluster.url, seed) < RESUMES_SECONDS
-
-    with PostgresPair() as pair:
-        with Cluster(tmp_path, store=pair.url, engines=2, workers=2, agents=agents,
-                     lease_ms=SHORT_LEASE_MS) as cluster:
-            run(body(pair, cluster), seconds=100)
-            cluster.check_clean()
+    for attempt in range(TRIES):
+        with PostgresPair() as pair:
+            with Cluster(tmp_path / str(attempt), store=pair.url, engines=2, workers=2,
+                         agents=agents, lease_ms=SHORT_LEASE_MS) as cluster:
+                resumed = run(fail_over(pair, cluster.url, seed), seconds=100)
+                cluster.check_clean()
+        if resumed < RESUMES_SECONDS:
+            break
+    assert resumed < RESUMES_SECONDS, "each time"
 
 
 def test_a_proxy_that_hangs_up_is_no_dead_end(tmp_path):
